@@ -1,0 +1,195 @@
+"""The settings as plain values, after `config.py` has read and checked them. Stdlib only.
+
+Durations are seconds; where budgets and objectives are concerned numbers are `Decimal` from text to rule.
+Paths are absolute: relative ones in a file are taken from the file's folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from mlobs.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSettings:
+    """Where the masking schema and the key are. Without a schema numbers pass and strings leave hashed."""
+
+    schema: str | None = None
+    key_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSettings:
+    """What is declared of one feature; what is not declared is inferred from the reference."""
+
+    name: str
+    type: str | None = None
+    """`number`, `category`, `boolean`."""
+    range: tuple[float, float] | None = None
+    categories: tuple[str, ...] | None = None
+    critical: bool = False
+    """A breach of it pages; of another it is a ticket. Without any critical feature every breach pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    name: str
+    reference: str | None = None
+    features: Mapping[str, FeatureSettings] = field(default_factory=dict)
+    runbook: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DriftSettings:
+    window: float = 60.0
+    zone: str = "UTC"
+    min_rows: int = 1000
+    persistence: tuple[int, int] = (3, 5)
+    """`k` of the last `n` windows."""
+    late: float = 0.0
+    """A window is judged once the event clock has passed its end by so much."""
+    margin: float = 0.05
+    """A check is broken when its share of rows exceeds the worst reference day by so much."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliSettings:
+    """An indicator by its kind; the other fields belong to some kinds only.
+
+    availability; latency and p99 (`threshold` in seconds); data_quality (`check`); drift; freshness
+    (`threshold` = greatest age, of `metric`); ratio (`good` or `bad`, and `total`, as PromQL selectors);
+    boolean (`metric`); model_quality (`metric`, `threshold`); good_prediction.
+    """
+
+    kind: str
+    threshold: Decimal | None = None
+    check: str | None = None
+    metric: str | None = None
+    good: str | None = None
+    bad: str | None = None
+    total: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BurnWindowSettings:
+    """One tier of the burn-rate table: fires when `budget` of the whole budget goes within `long`.
+
+    The factor is derived: budget x period / long. `short` shows that it still burns.
+    """
+
+    severity: str
+    long: float
+    short: float
+    budget: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveSettings:
+    name: str
+    sli: SliSettings
+    objective: Decimal
+    """Ratio in (0, 1)."""
+    model: str = ""
+    period: float = 30 * 86400.0
+    """Seconds of a rolling period."""
+    calendar: str | None = None
+    """`month` or `quarter` instead of a rolling period."""
+    zone: str = "UTC"
+    description: str = ""
+    runbook: str | None = None
+    windows: tuple[BurnWindowSettings, ...] | None = None
+    """Its own burn-rate table; None takes the one of the file."""
+    severity: str | None = None
+    """`ticket` caps every tier: drift SLOs are tickets by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class SloSettings:
+    evaluator: str = "embedded"
+    prometheus: str | None = None
+    objectives: tuple[ObjectiveSettings, ...] = ()
+    slice: float = 60.0
+    """Length of a p99 or drift slice."""
+    zone: str = "UTC"
+    scrape_interval: float = 15.0
+    evaluation_interval: float = 30.0
+    windows: tuple[BurnWindowSettings, ...] | None = None
+    breach: bool = True
+    """Turn `mlobs_drift_breach` into an alert at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSettings:
+    name: str
+    kind: str
+    """`slack`, `pagerduty`, `email`, `webhook`, `console`."""
+    options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    """By the option's name without `_file` or `_env`: `token_file: x` is secrets["token"]."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSettings:
+    match: Mapping[str, str]
+    to: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotifySettings:
+    channels: Mapping[str, ChannelSettings] = field(default_factory=dict)
+    routes: tuple[RouteSettings, ...] = ()
+    fallback: str | None = None
+    """Channel to try when another had no success for `fallback_after` seconds."""
+    fallback_after: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    service: str
+    environment: str = ""
+    base: str = "."
+    """Folder that relative paths were taken from."""
+    feature_log: str | None = None
+    sample: float = 0.01
+    trace_sample: float | None = None
+    """Share of calls whose spans are kept; None follows `sample`."""
+    otlp: str | None = None
+    durability: str = "os"
+    """`memory`, `os` or `disk`."""
+    buckets: tuple[float, ...] | None = None
+    """Upper edges in seconds; edges at every latency threshold are added either way."""
+    mask: MaskSettings = field(default_factory=MaskSettings)
+    targets: tuple[str, ...] = ()
+    store: str = "sqlite:///mlobs.db"
+    listen: str = "127.0.0.1:9464"
+    public_url: str | None = None
+    """Where people reach the web page, for links in pages."""
+    models: tuple[ModelSettings, ...] = ()
+    drift: DriftSettings = field(default_factory=DriftSettings)
+    slo: SloSettings = field(default_factory=SloSettings)
+    notify: NotifySettings = field(default_factory=NotifySettings)
+    clock: str = "wall"
+
+    def model(self, name: str) -> ModelSettings:
+        """The model's settings, or empty ones for a model that the file does not list."""
+        for model in self.models:
+            if model.name == name:
+                return model
+        return ModelSettings(name)
+
+    def latency_thresholds(self, model: str) -> tuple[float, ...]:
+        """Thresholds in seconds of every latency or p99 objective on `model`: each needs a bucket edge."""
+        return tuple(
+            sorted(
+                {
+                    float(objective.sli.threshold)
+                    for objective in self.slo.objectives
+                    if objective.sli.threshold is not None
+                    and objective.sli.kind in ("latency", "p99", "good_prediction")
+                    and objective.model in ("", model)
+                }
+            )
+        )
