@@ -1,0 +1,43 @@
+"""Objectives as exact ratios: `99.9%` and `0.999` are both Decimal("0.999"), and 99.9 is refused."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+
+
+def parse_objective(text: str | int | float | Decimal) -> Decimal:
+    """The ratio in (0, 1) that `text` means.
+
+    Accepts `99.9%` and `0.999`. Raises ValueError, with the advice in it, for everything else: 99.9 without a
+    sign could be a ratio written wrongly, and 100 % leaves no budget to spend.
+    """
+    written = str(text).strip()
+    try:
+        if written.endswith("%"):
+            value = Decimal(written[:-1].strip()) / 100
+        else:
+            value = Decimal(written)
+    except InvalidOperation:
+        raise ValueError(f"{written[:40]!r} is no number: write 99.9% or 0.999") from None
+    if not value.is_finite():
+        raise ValueError(f"{written[:40]} is not finite: write 99.9% or 0.999")
+    if value == 1:
+        raise ValueError(
+            "an objective of 100 % has no error budget: every failure breaks it; write 99.99% or less"
+        )
+    if value > 1:
+        shown = written.removesuffix("%")
+        raise ValueError(f"{written[:40]} is more than everything: did you mean {shown[:40]}% ?")
+    if value <= 0:
+        raise ValueError(f"{written[:40]} promises nothing: write a ratio between 0 and 1, like 99.9%")
+    return value
+
+
+def show_objective(objective: Decimal) -> str:
+    """`99.9%` of Decimal("0.999"): exact, without trailing zeros."""
+    return f"{format((objective * 100).normalize(), 'f')}%"
+
+
+def error_budget(objective: Decimal) -> Decimal:
+    """`1 - objective`, exactly: 0.001 of 99.9 %."""
+    return 1 - objective
