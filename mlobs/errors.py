@@ -30,7 +30,7 @@ def shown(value: object) -> str:
     """`value` for an error message: its repr cut to 80 characters; survives a broken `__repr__`."""
     try:
         text = repr(value)
-    except Exception as problem:  # a user's object may refuse to be shown
+    except Exception as problem:  # noqa: BLE001 - a user's object may refuse to be shown
         text = f"<{type(value).__name__}, repr raised {type(problem).__name__}>"
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

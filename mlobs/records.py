@@ -23,7 +23,7 @@ class FeatureRecord(NamedTuple):
     """
 
     event_id: str
-    """`<host>-<boot>-<process start>-<sequence>`: gaps and duplicates show. Empty until the writer fills it."""
+    """`<host>-<boot>-<process start>-<sequence>`: gaps and duplicates show. Empty until written."""
     prediction_id: str
     event_time: float
     service: str
@@ -85,7 +85,10 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the drift stage says of one stream (model, version, segment, feature, statistic or check) in one window."""
+    """What the drift stage says of one stream in one window.
+
+    A stream is a model, version, segment, feature and statistic or check.
+    """
 
     model: str
     model_version: str

@@ -40,6 +40,11 @@ class ModelSettings:
     reference: str | None = None
     features: Mapping[str, FeatureSettings] = field(default_factory=dict)
     runbook: str | None = None
+    sample: float | None = None
+    """Its own share of calls whose record is kept; None takes the one of the service."""
+    decision_threshold: float | None = None
+    near_threshold: float | None = None
+    """Predictions within this distance of `decision_threshold` are always kept."""
 
 
 @dataclass(frozen=True, slots=True)

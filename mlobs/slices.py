@@ -1,4 +1,4 @@
-"""Cutting time into slices: the windows of the drift stage and the slices of the SLO engine are the same ones.
+"""Cutting time into slices: the drift stage's windows and the SLO engine's slices are the same ones.
 
 Slices of a day or of whole days begin at local midnight of a zone, so that a day with a clock change
 has 23 or 25 hours and stays a day. Shorter slices are counted from the epoch: a minute ends on a full minute.

@@ -1,8 +1,8 @@
 """The state store: SQLite by default, Postgres by URL; each stage brings its own tables and versions.
 
-A stage declares a `Schema`: its name, version, tables and how to migrate forward. `open_store` creates what is
-missing, migrates what is older after a backup, and refuses what is newer with the data untouched. Stages never
-touch each other's tables, so each can run in a process of its own.
+A stage declares a `Schema`: its name, version, tables and how to migrate forward. `open_store` creates what
+is missing, migrates what is older after a backup, and refuses what is newer with the data untouched. Stages
+never touch each other's tables, so each can run in a process of its own.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction that takes SQLite's write lock at once: two writers wait and never deadlock on upgrade."""
+        """One transaction that takes SQLite's write lock at once: two writers wait, none fails on upgrade."""
         with self.engine.connect().execution_options(mlobs_write=True) as connection, connection.begin():
             yield connection
 
@@ -115,8 +115,9 @@ class Store:
 def open_store(url: str, schemas: Sequence[Schema]) -> Store:
     """Open, create or migrate the store at `url`.
 
-    Raises ConfigError for a URL that is none, UnreadableError for a file that is no database, UnavailableError
-    for a server that does not answer or data newer than this version, MissingExtraError without the driver.
+    Raises ConfigError for a URL that is none, UnreadableError for a file that is no database,
+    UnavailableError for a server that does not answer or data newer than this version, MissingExtraError
+    without the driver.
     """
     store = Store(_engine(url), url)
     try:

@@ -1,9 +1,10 @@
-"""YAML as configuration needs it: no duplicate keys, no alias bombs, no objects, and every value knows its line."""
+"""YAML for configuration: no duplicate keys, no alias bombs; every value is exact and knows its line."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import yaml
 from mlobs.errors import ConfigError, Problem, UnreadableError
 
 MAX_BYTES = 1_000_000
-MAX_ALIASES = 100
+MAX_NODES = 100_000
+"""Values after aliases are written out: a bomb of 324 bytes has 10**9."""
 
 Place = tuple[str | int, ...]
 
@@ -26,7 +28,7 @@ class YamlText:
     lines: dict[Place, int]
 
     def where(self, place: Place) -> str:
-        """`mlobs.yaml:12: slo.objectives[2].objective`; the line is that of the nearest place that has one."""
+        """`mlobs.yaml:12: slo.objectives[2].objective`, with the line of the nearest place that has one."""
         known = place
         while known and known not in self.lines:
             known = known[:-1]
@@ -44,7 +46,7 @@ def dotted(place: Place) -> str:
 
 
 def read_yaml(path: str | Path) -> YamlText:
-    """Read and parse the file. Raises UnreadableError (missing, not UTF-8) or ConfigError (not this kind of YAML)."""
+    """Read and parse the file. Raises UnreadableError (missing, not UTF-8) or ConfigError (no such YAML)."""
     name = Path(path).name
     try:
         data = Path(path).read_bytes()
@@ -72,15 +74,9 @@ def parse_yaml(text: str, source: str) -> YamlText:
     problems: list[Problem] = []
     lines: dict[Place, int] = {}
     try:
-        loader = _Loader(text)
+        loader = yaml.SafeLoader(text)
         try:
             node = loader.get_single_node()
-            if loader.aliases > MAX_ALIASES:
-                raise ConfigError(
-                    Problem(
-                        source, f"at most {MAX_ALIASES} aliases", f"{loader.aliases}", "write the values out"
-                    )
-                )
             value = _value(loader, node, (), lines, problems, source, set()) if node is not None else None
         finally:
             loader.dispose()
@@ -102,19 +98,8 @@ def parse_yaml(text: str, source: str) -> YamlText:
     return YamlText(source, value, lines)
 
 
-class _Loader(yaml.SafeLoader):
-    """Counts aliases while composing; an anchor may not hold itself, which `_value` sees."""
-
-    aliases = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            self.aliases += 1
-        return super().compose_node(parent, index)
-
-
 def _value(
-    loader: _Loader,
+    loader: yaml.SafeLoader,
     node: yaml.Node,
     place: Place,
     lines: dict[Place, int],
@@ -124,6 +109,12 @@ def _value(
 ) -> Any:
     line = node.start_mark.line + 1
     lines[place] = line
+    if len(lines) > MAX_NODES:
+        raise ConfigError(
+            Problem(
+                f"{source}:{line}", f"at most {MAX_NODES} values", "more", "write aliases out, split the file"
+            )
+        )
     if id(node) in above:
         raise ConfigError(
             Problem(f"{source}:{line}", "a tree", "an anchor that holds itself", "write the value out")
@@ -164,5 +155,10 @@ def _value(
             for index, child in enumerate(node.value)
         ]
     if node.tag == "tag:yaml.org,2002:float":
-        return node.value  # kept as text: 0.999 must not pass through a binary fraction
+        try:
+            return Decimal(
+                node.value.replace("_", "")
+            )  # exact: 0.999 must not pass through a binary fraction
+        except InvalidOperation:  # .inf and .nan
+            return loader.construct_object(node, deep=True)
     return loader.construct_object(node, deep=True)

@@ -1,0 +1,122 @@
+"""The checked file -> the plain values of `settings.py`: absolute paths, seconds, defaults settled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlobs.config.shape import File, Model, Objective, Window
+from mlobs.config.values import period
+from mlobs.names import PAGE
+from mlobs.settings import (
+    BurnWindowSettings,
+    ChannelSettings,
+    DriftSettings,
+    FeatureSettings,
+    MaskSettings,
+    ModelSettings,
+    NotifySettings,
+    ObjectiveSettings,
+    RouteSettings,
+    Settings,
+    SloSettings,
+)
+
+
+def plain(file: File, base: Path, channels: Mapping[str, ChannelSettings]) -> Settings:
+    return Settings(
+        service=file.service,
+        environment=file.environment,
+        base=str(base),
+        feature_log=_location(file.feature_log, base),
+        sample=file.sample,
+        trace_sample=file.trace_sample,
+        otlp=file.otlp,
+        durability=file.durability,
+        buckets=tuple(sorted(set(file.buckets))) if file.buckets is not None else None,
+        mask=MaskSettings(_location(file.mask.schema_, base), _location(file.mask.key_file, base)),
+        targets=file.targets,
+        store=_store(file.store, base),
+        listen=file.listen,
+        public_url=file.public_url,
+        models=tuple(_plain_model(model, base) for model in file.models),
+        drift=DriftSettings(
+            window=file.drift.window,
+            zone=file.drift.timezone,
+            min_rows=file.drift.min_rows,
+            persistence=file.drift.persistence,
+            late=file.drift.late,
+            margin=file.drift.margin,
+        ),
+        slo=SloSettings(
+            evaluator=file.slo.evaluator,
+            prometheus=file.slo.prometheus,
+            objectives=tuple(_plain_objective(objective) for objective in file.slo.objectives),
+            slice=file.slo.slice,
+            zone=file.slo.timezone,
+            scrape_interval=file.slo.scrape_interval,
+            evaluation_interval=file.slo.evaluation_interval,
+            windows=_plain_windows(file.slo.windows),
+            breach=file.slo.breach,
+        ),
+        notify=NotifySettings(
+            channels=channels,
+            routes=tuple(RouteSettings(route.match, route.to) for route in file.notify.routes),
+            fallback=file.notify.fallback,
+            fallback_after=file.notify.fallback_after,
+        ),
+        clock=file.clock,
+    )
+
+
+def _plain_model(model: Model, base: Path) -> ModelSettings:
+    return ModelSettings(
+        name=model.name,
+        reference=_location(model.reference, base),
+        features={
+            name: FeatureSettings(name, shape.type, shape.range, shape.categories, shape.critical)
+            for name, shape in model.features.items()
+        },
+        runbook=model.runbook,
+        sample=model.sample,
+        decision_threshold=model.decision_threshold,
+        near_threshold=model.near_threshold,
+    )
+
+
+def _plain_objective(objective: Objective) -> ObjectiveSettings:
+    length, calendar = period(objective.period)
+    return ObjectiveSettings(
+        name=objective.name,
+        sli=objective.sli,
+        objective=objective.objective,
+        model=objective.model,
+        period=length,
+        calendar=calendar,
+        zone=objective.timezone,
+        description=objective.description,
+        runbook=objective.runbook,
+        windows=_plain_windows(objective.windows),
+        severity=objective.severity,
+    )
+
+
+def _plain_windows(windows: tuple[Window, ...] | None) -> tuple[BurnWindowSettings, ...] | None:
+    if windows is None:
+        return None
+    order = sorted(windows, key=lambda window: (window.severity != PAGE, window.long))
+    return tuple(BurnWindowSettings(one.severity, one.long, one.short, one.budget) for one in order)
+
+
+def _location(value: str | None, base: Path) -> str | None:
+    """Absolute path of a local place; an address (`s3://`, `kafka://`) stays as it is."""
+    if value is None or "://" in value:
+        return value
+    return str((base / Path(value).expanduser()).resolve())
+
+
+def _store(url: str, base: Path) -> str:
+    prefix = "sqlite:///"
+    if url.startswith(prefix) and not url.startswith(prefix + "/") and url != prefix + ":memory:":
+        return f"{prefix}{(base / url.removeprefix(prefix)).resolve()}"
+    return url

@@ -1,0 +1,224 @@
+"""The shape of `mlobs.yaml` as pydantic models: names, types, bounds of single values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from mlobs.config.values import (
+    Duration,
+    Name,
+    Period,
+    Seconds,
+    Severity,
+    Share,
+    SliceLength,
+    Zone,
+    duration,
+    k_of_n,
+    objective_ratio,
+    refuse,
+    share,
+)
+from mlobs.errors import nearest
+from mlobs.settings import SliSettings
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True)
+
+
+class Mask(Part):
+    schema_: str | None = Field(default=None, alias="schema")
+    key_file: str | None = None
+
+
+def _low_first(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not bounds[0] <= bounds[1]:
+        raise refuse("[low, high]", "put the smaller one first")
+    return bounds
+
+
+class Feature(Part):
+    type: Literal["number", "category", "boolean"] | None = None
+    range: Annotated[tuple[float, float], AfterValidator(_low_first)] | None = None
+    categories: tuple[Annotated[str, Field(strict=True)], ...] | None = None
+    critical: bool = False
+
+
+class Model(Part):
+    name: Name
+    reference: str | None = None
+    runbook: str | None = None
+    sample: float | None = Field(default=None, ge=0, le=1)
+    decision_threshold: float | None = None
+    near_threshold: float | None = Field(default=None, gt=0)
+    features: dict[str, Feature] = Field(default_factory=dict)
+
+
+class Drift(Part):
+    window: SliceLength = 60.0
+    timezone: Zone = "UTC"
+    min_rows: int = Field(default=1000, ge=1)
+    persistence: Annotated[tuple[int, int], BeforeValidator(k_of_n)] = (3, 5)
+    late: Annotated[float, BeforeValidator(lambda value: float(duration(value)))] = 0.0
+    margin: Annotated[float, BeforeValidator(lambda value: float(share(value)))] = 0.05
+
+
+class Window(Part):
+    severity: Severity
+    long: Seconds
+    short: Seconds
+    budget: Share
+
+    @model_validator(mode="after")
+    def _short_within_long(self) -> Window:
+        if self.short > self.long:
+            raise refuse("a short window within the long one", "swap `short` and `long`")
+        return self
+
+
+class Empty(Part):
+    pass
+
+
+class Threshold(Part):
+    threshold: Duration
+
+
+class Rows(Part):
+    check: str = "any"
+
+
+class Freshness(Part):
+    metric: Name
+    threshold: Duration
+
+
+class Ratio(Part):
+    good: str | None = None
+    bad: str | None = None
+    total: Name
+
+
+class Boolean(Part):
+    metric: Name
+
+
+class Quality(Part):
+    metric: Name
+    threshold: Decimal
+
+
+SLI_KINDS: Mapping[str, type[Part]] = {
+    "availability": Empty,
+    "latency": Threshold,
+    "p99": Threshold,
+    "data_quality": Rows,
+    "drift": Empty,
+    "freshness": Freshness,
+    "ratio": Ratio,
+    "boolean": Boolean,
+    "model_quality": Quality,
+    "good_prediction": Threshold,
+}
+
+
+def _sli(value: object) -> SliSettings:
+    if isinstance(value, str):
+        value = {value: {}}
+    if not isinstance(value, dict) or len(value) != 1:
+        raise refuse("one indicator", "write for example {p99: {threshold: 100ms}} or availability")
+    ((kind, fields),) = value.items()
+    if kind not in SLI_KINDS:
+        raise refuse("a kind of indicator", nearest(str(kind), SLI_KINDS))
+    try:
+        part = SLI_KINDS[kind].model_validate(fields if fields is not None else {})
+    except ValidationError as invalid:
+        raise ValidationError.from_exception_data(
+            "sli",
+            [
+                InitErrorDetails(
+                    type=PydanticCustomError("mlobs", error["msg"], error["ctx"])
+                    if error["type"] == "mlobs"
+                    else error["type"],
+                    loc=(kind, *error["loc"]),
+                    input=error["input"],
+                    ctx=error.get("ctx", {}),
+                )
+                for error in invalid.errors()
+            ],
+        ) from None
+    if isinstance(part, Ratio) and (part.good is None) == (part.bad is None):
+        raise refuse("`total` and one of `good` and `bad`", "keep one of the two")
+    return SliSettings(kind=kind, **part.model_dump())
+
+
+class Objective(Part):
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,98}[a-zA-Z0-9])?$")]
+    sli: Annotated[SliSettings, BeforeValidator(_sli)]
+    objective: Annotated[Decimal, BeforeValidator(objective_ratio)]
+    model: str = ""
+    period: Period = "30d"
+    timezone: Zone = "UTC"
+    description: str = ""
+    runbook: str | None = None
+    windows: tuple[Window, ...] | None = None
+    severity: Severity | None = None
+
+
+class Slo(Part):
+    evaluator: Literal["embedded", "prometheus"] = "embedded"
+    prometheus: str | None = None
+    objectives: tuple[Objective, ...] = ()
+    slice: SliceLength = 60.0
+    timezone: Zone = "UTC"
+    scrape_interval: Seconds = 15.0
+    evaluation_interval: Seconds = 30.0
+    windows: tuple[Window, ...] | None = None
+    breach: bool = True
+
+
+class Route(Part):
+    match: dict[str, str] = Field(default_factory=dict)
+    to: tuple[str, ...] = Field(min_length=1)
+
+
+class Notify(Part):
+    channels: dict[str, dict[str, dict[str, Any] | None]] = Field(default_factory=dict)
+    routes: tuple[Route, ...] = ()
+    fallback: str | None = None
+    fallback_after: Seconds = 300.0
+
+
+class File(Part):
+    service: Name
+    environment: str = ""
+    feature_log: str | None = None
+    sample: float = Field(default=0.01, ge=0, le=1)
+    trace_sample: float | None = Field(default=None, ge=0, le=1)
+    otlp: str | None = None
+    durability: Literal["memory", "os", "disk"] = "os"
+    buckets: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+    mask: Mask = Mask()
+    targets: tuple[str, ...] = ()
+    store: str = "sqlite:///mlobs.db"
+    listen: Annotated[str, Field(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:9464"
+    public_url: str | None = None
+    models: tuple[Model, ...] = ()
+    drift: Drift = Drift()
+    slo: Slo = Slo()
+    notify: Notify = Notify()
+    clock: Literal["wall", "driven"] = "wall"
