@@ -1,7 +1,7 @@
 """Real servers for tests: each on loopback, on a port that the kernel chose, gone when its fixture ends.
 
-`conftest.py` turns these into fixtures; a file here is no test. Readiness is awaited by `eventually`, which is the
-one place in the tests that sleeps.
+`conftest.py` turns these into fixtures; no test stands here. Readiness is awaited by `eventually`, the one
+place in the tests that sleeps.
 """
 
 import contextlib
@@ -89,7 +89,7 @@ def eventually(check: Callable[[], T], what: str, *, timeout: float = 20) -> T:
 
 
 def free_port() -> int:
-    """For servers that cannot take port 0. Another process may take it first: start those by `on_free_port`."""
+    """For servers that cannot take port 0. Another may take it first: start those by `on_free_port`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -192,7 +192,7 @@ class Prometheus:
 def prometheus(
     folder: Path, config: str = "", rules: str = "", flags: Sequence[str] = ()
 ) -> Iterator[Prometheus]:
-    """`config` is prometheus.yml's text (default: a scrape and an evaluation each second, no targets), `rules` the
+    """`config` is prometheus.yml's text (default: scrapes and evaluates each second, no targets), `rules` the
     text of one rules file, which is added to it."""
     binary = need("prometheus")
     folder.mkdir(parents=True, exist_ok=True)
@@ -301,7 +301,7 @@ class Postgres:
 @contextlib.contextmanager
 def postgres() -> Iterator[Postgres]:
     programs, tree = need("postgres").parent, FETCHED
-    # Not below pytest's folder, which is its owner's alone: PostgreSQL refuses to run as root, and runs as nobody.
+    # PostgreSQL refuses to run as root and runs as nobody, whom pytest's folder is closed to.
     folder = Path(tempfile.mkdtemp(prefix="mlobs-postgres-"))
     user = "nobody" if os.geteuid() == 0 else None
     try:
@@ -391,7 +391,7 @@ def new_bucket(endpoint: str, name: str) -> S3:
     return S3(endpoint, name)
 
 
-# --- Chromium ------------------------------------------------------------------------------------------------
+# --- Chromium -----------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
