@@ -1,0 +1,36 @@
+"""Runs that are too slow, or need too much, for `make test`. `nox -l` lists them."""
+
+import shutil
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["tests"]
+PYTHONS = [version for version in ("3.11", "3.12", "3.13", "3.14") if shutil.which(f"python{version}")]
+
+
+def install(session: nox.Session) -> None:
+    """The locked environment, as tools/build_env.py builds it."""
+    locked = ["--require-hashes", "--no-build-isolation", "--quiet", "-r"]
+    session.install(*locked, "requirements/build.txt")
+    session.install(*locked, "requirements/dev.txt")
+    session.install("--quiet", "--no-deps", "--no-build-isolation", "-e", ".")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Every test of `make test`, on each Python that is installed."""
+    install(session)
+    session.run("python", "tools/fetch-servers")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def nightly(session: nox.Session) -> None:
+    """The slow tests, with many more examples of each property."""
+    install(session)
+    session.run("python", "tools/fetch-servers")
+    # Exit status 5: no test is marked nightly.
+    session.run(
+        "pytest", "-m", "nightly", *session.posargs, env={"MLOBS_HYPOTHESIS": "nightly"}, success_codes=[0, 5]
+    )
