@@ -1,4 +1,4 @@
-"""`make bench`: runs every bench_*.py here, each in a process of its own; ARGS="observe drift" chooses by name."""
+"""`make bench`: runs every bench_*.py here, each in a process of its own; ARGS="observe drift" chooses some."""
 
 import subprocess
 import sys
