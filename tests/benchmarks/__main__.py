@@ -1,4 +1,4 @@
-"""`make bench`: runs every bench_*.py here, each in a process of its own; ARGS="observe drift" chooses some."""
+"""`make bench`: runs every bench_*.py here, each in its own process; ARGS="observe drift" chooses by name."""
 
 import subprocess
 import sys
