@@ -1,0 +1,100 @@
+"""Incidents and their timeline in the store. Every function takes an open connection: the caller owns the
+transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from sqlalchemy import Connection, insert, select, update
+
+from mlobs.notify import tables
+from mlobs.notify.incident import Incident
+from mlobs.notify.page import RESOLVED, encode
+from mlobs.notify.text import clean
+from mlobs.records import TimelineEvent
+
+_LOCK = "desk"
+
+
+def lock(connection: Connection) -> None:
+    """One desk at a time decides what incidents there are, also where two `serve` share a Postgres.
+
+    SQLite has one writer anyway; elsewhere a row is locked until the transaction ends.
+    """
+    row = select(tables.locks.c.name).where(tables.locks.c.name == _LOCK).with_for_update()
+    if connection.execute(row).first() is None:
+        connection.execute(insert(tables.locks).values(name=_LOCK))
+
+
+def load_open(connection: Connection) -> list[Incident]:
+    """Every incident that is not resolved, oldest first."""
+    table = tables.incidents
+    rows = connection.execute(
+        select(table.c.document).where(table.c.state != RESOLVED).order_by(table.c.opened_at, table.c.id)
+    )
+    return [decode(row.document) for row in rows]
+
+
+def load(connection: Connection, incident: str) -> Incident | None:
+    table = tables.incidents
+    row = connection.execute(select(table.c.document).where(table.c.id == incident)).first()
+    return decode(row.document) if row else None
+
+
+def save(connection: Connection, incident: Incident) -> None:
+    """Insert or replace."""
+    values = {
+        "key": incident.key,
+        "environment": incident.environment,
+        "service": incident.service,
+        "model": incident.model,
+        "cause": incident.cause,
+        "severity": incident.severity,
+        "state": incident.state,
+        "opened_at": incident.opened_at,
+        "changed_at": incident.changed_at,
+        "resolved_at": incident.resolved_at,
+        "enriched": incident.enriched,
+        "document": encode(incident),
+    }
+    table = tables.incidents
+    changed = connection.execute(update(table).where(table.c.id == incident.id).values(values))
+    if changed.rowcount == 0:
+        connection.execute(insert(table).values(id=incident.id, **values))
+
+
+def decode(document: str) -> Incident:
+    return msgspec.json.decode(document, type=Incident)
+
+
+def note(connection: Connection, incident: Incident, at: float, events: Iterable[tuple[str, str]]) -> None:
+    """Write what happened to `incident` into its timeline."""
+    for kind, text in events:
+        connection.execute(
+            insert(tables.timeline).values(
+                incident=incident.id,
+                at=at,
+                kind=kind,
+                service=incident.service,
+                model=incident.model,
+                text=text,
+                source="mlobs",
+            )
+        )
+
+
+def note_event(connection: Connection, event: TimelineEvent) -> None:
+    """Something that happened around a model (a deploy, a schema change); incidents near it show it."""
+    connection.execute(
+        insert(tables.timeline).values(
+            incident=None,
+            at=event.at,
+            kind=clean(event.kind, 40),
+            service=clean(event.service),
+            model=clean(event.model),
+            text=clean(event.text, 500),
+            source=clean(event.source, 80),
+        )
+    )

@@ -1,0 +1,60 @@
+"""The channels, one file each, and their making from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from mlobs.errors import ConfigError, Problem, nearest
+from mlobs.notify.channels.base import Channel, Message
+from mlobs.notify.channels.console import ConsoleChannel, to_stdout
+from mlobs.notify.channels.webhook import WebhookChannel
+from mlobs.notify.http import Addresses
+from mlobs.settings import ChannelSettings, NotifySettings
+
+__all__ = ["Channel", "Message", "build_channels"]
+
+
+def build_channels(settings: NotifySettings, write: Callable[[str], None] = to_stdout) -> dict[str, Channel]:
+    """Every configured channel by name; `write` is where console channels print.
+
+    Raises ConfigError for an address that is refused and MissingExtraError where a library is not installed.
+    """
+    makers: Mapping[str, Callable[[ChannelSettings], Channel]] = {
+        "console": lambda one: ConsoleChannel(one.name, write),
+        "webhook": _webhook,
+    }
+    built: dict[str, Channel] = {}
+    for name, one in settings.channels.items():
+        maker = makers.get(one.kind)
+        if maker is None:
+            raise ConfigError(
+                Problem(
+                    f"notify.channels.{name}", "a kind of channel", repr(one.kind), nearest(one.kind, makers)
+                )
+            )
+        built[name] = maker(one)
+    return built
+
+
+def _webhook(one: ChannelSettings) -> Channel:
+    url = one.secrets.get("url") or str(one.options["url"])
+    return WebhookChannel(
+        one.name,
+        url,
+        allowed=allowed_addresses(one),
+        signing_key=one.secrets.get("signing_key"),
+        timeout=float(one.options.get("timeout", 10)),
+    )
+
+
+def allowed_addresses(one: ChannelSettings) -> Addresses:
+    """`allow_http`, `allow_private`, `allow_hosts` (names, separated by commas) and `ca_file` of a
+    channel.
+    """
+    hosts = str(one.options.get("allow_hosts", ""))
+    return Addresses(
+        allow_http=bool(one.options.get("allow_http", False)),
+        allow_private=bool(one.options.get("allow_private", False)),
+        hosts=frozenset(host.strip().lower() for host in hosts.split(",") if host.strip()),
+        ca_file=str(one.options["ca_file"]) if "ca_file" in one.options else None,
+    )

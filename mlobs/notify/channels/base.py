@@ -1,0 +1,51 @@
+"""What a channel is: a name, and `send`, which answers what became of it and whether to try again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlobs.notify.page import Page
+from mlobs.notify.retry import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One thing to say on one channel."""
+
+    kind: str
+    """`firing`, `update`, `resolved` or `test`."""
+    page: Page
+    dedup_key: str
+    """The same for every message of an incident."""
+    number: int
+    """Of the message in the outbox: the same when it is tried again."""
+    at: float
+    ref: str | None = None
+    """What the channel answered to the incident's first message: where to update in place."""
+    uncertain: bool = False
+    """An earlier attempt may have arrived: look before you repeat."""
+
+
+class Channel(Protocol):
+    """One way to reach people. `send` blocks for its time-out at the most and does not raise for what the
+    other side does; what it raises all the same is caught, counted as `internal` and tried again.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def updates(self) -> bool:
+        """Whether an update is worth a message here; firing and resolved always are."""
+        ...
+
+    @property
+    def rate(self) -> float | None:
+        """Most messages a second; None for no limit."""
+        ...
+
+    def send(self, message: Message) -> Outcome: ...

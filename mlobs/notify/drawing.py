@@ -1,0 +1,133 @@
+"""Page -> plain text of at most 40 lines: the console and e-mail print it, Slack falls back to it."""
+
+from __future__ import annotations
+
+from mlobs.durations import speak_duration
+from mlobs.notify.page import FIRING, RESOLVED, Burn, FeatureFinding, Page, TraceFinding
+from mlobs.notify.text import clean, count, moment, percent
+
+MOST_LINES = 40
+WIDTH = 160
+
+
+def headline(page: Page) -> str:
+    """`PAGE fraud: latency burns ...`, one line."""
+    word = {FIRING: page.severity.upper(), RESOLVED: "RESOLVED"}.get(page.state, page.state.upper())
+    return f"{'TEST ' if page.test else ''}{word}  {page.title}"
+
+
+def plain(page: Page) -> list[str]:
+    """The whole page, `MOST_LINES` lines of at most `WIDTH` characters. Sections that are empty are left
+    out.
+    """
+    lines = [headline(page), where_and_when(page)]
+    for title, body in sections(page):
+        lines.append(title)
+        lines.extend(f"  {one}" for one in body)
+    return [clean_line(one) for one in lines[:MOST_LINES]]
+
+
+def clean_line(line: str) -> str:
+    """Cut to the width; the indentation stays."""
+    stripped = line.lstrip(" ")
+    return line[: len(line) - len(stripped)] + clean(stripped, WIDTH)
+
+
+def where_and_when(page: Page) -> str:
+    """Key, since when, and until when if it has healed."""
+    text = f"{page.key}  since {moment(page.since)}"
+    if page.resolved_at is not None:
+        text += f", healed {moment(page.resolved_at)} after {speak_duration(page.resolved_at - page.since)}"
+    elif page.at > page.since:
+        text += f", for {speak_duration(page.at - page.since)}"
+    if page.acknowledged_by:
+        text += f", acknowledged by {page.acknowledged_by}"
+    return text
+
+
+def sections(page: Page) -> list[tuple[str, list[str]]]:
+    """(title, lines) in the order of the on-call engineer's questions. At most 36 lines with the titles."""
+    found = [
+        ("What burns", [burn_line(one) for one in page.burns]),
+        ("Whom it hits", hits(page)),
+        ("Features", [line for one in page.features for line in feature_lines(one)]),
+        ("Slowest stage", [stage_line(page)] if page.stage else []),
+        ("Traces", [trace_line(one) for one in page.traces]),
+        ("Suspected change", [change_line(page)] if page.change else []),
+        ("Notes", list(page.notes)),
+        ("Links", [f"{name}: {link}" for name, link in links(page)]),
+    ]
+    return [(title, lines) for title, lines in found if lines]
+
+
+def burn_line(one: Burn) -> str:
+    parts = [f"{one.name} ({one.cause.replace('_', ' ')}, {one.severity})"]
+    if not one.firing:
+        parts.append("has ceased")
+    if one.burn_rate is not None:
+        window = f" over {speak_duration(one.window_s)}" if one.window_s is not None else ""
+        parts.append(f"{one.burn_rate:.3g} times too fast{window}")
+    if one.bad is not None and one.total is not None:
+        parts.append(f"{count(one.bad)} bad of {count(one.total)}")
+    if one.budget_remaining is not None:
+        parts.append(f"budget left {percent(one.budget_remaining)}")
+    if one.exhausted_at is not None:
+        parts.append(f"spent by {moment(one.exhausted_at)}")
+    return ", ".join(parts) + (f": {one.summary}" if one.summary else "")
+
+
+def hits(page: Page) -> list[str]:
+    lines = [f"version {', '.join(page.versions)}"] if page.versions else []
+    for one in page.segments:
+        share = f": {count(one.bad)} bad of {count(one.total)}" if one.bad is not None else ""
+        lines.append(f"segment {one.segment}{share}")
+    return lines
+
+
+def feature_lines(one: FeatureFinding) -> list[str]:
+    """The finding, and below it the repair."""
+    text = one.feature + (f" in {one.segment}" if one.segment else "")
+    if one.statistic:
+        text += f", {one.statistic}"
+    if one.value is not None:
+        text += f" {one.value:.3g}" + (f" over {one.threshold:.3g}" if one.threshold is not None else "")
+    if one.cause:
+        text += f": {one.cause}"
+    return [text, f"repair: {one.repair}"] if one.repair else [text]
+
+
+def stage_line(page: Page) -> str:
+    stage = page.stage
+    if stage is None:
+        return ""
+    text = stage.stage
+    if stage.p99_s is not None:
+        text += f", p99 {speak_duration(stage.p99_s)}"
+        text += f" where {speak_duration(stage.usual_s)} is usual" if stage.usual_s is not None else ""
+    if stage.share is not None:
+        text += f", {percent(stage.share)} of the time"
+    return text
+
+
+def trace_line(one: TraceFinding) -> str:
+    text = one.trace_id or one.prediction_id
+    if one.duration_s is not None:
+        text += f", {speak_duration(one.duration_s)}"
+    slow = sorted(one.stages.items(), key=lambda item: -item[1])[:3]
+    if slow:
+        text += ": " + ", ".join(f"{name} {speak_duration(seconds)}" for name, seconds in slow)
+    return f"{text}  {one.url}" if one.url else text
+
+
+def change_line(page: Page) -> str:
+    change = page.change
+    if change is None:
+        return ""
+    before = page.since - change.at
+    when = f"{speak_duration(before)} before" if before >= 0 else f"{speak_duration(-before)} after it began"
+    return f"{moment(change.at)} {change.kind}: {change.text} ({when})"
+
+
+def links(page: Page) -> list[tuple[str, str]]:
+    found = [("runbook", page.runbook), ("dashboard", page.dashboard), ("incident", page.link)]
+    return [(name, link) for name, link in found if link]

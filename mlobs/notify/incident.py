@@ -1,0 +1,387 @@
+"""Alerts become incidents: the pure core of paging. No clock, no store, no text of pages.
+
+One incident gathers what is wrong with one model at one time. An alert joins an open incident of its model
+when it is of the same family of causes (latency, availability and errors are trouble in serving; drift,
+data quality and freshness are trouble in the data), or when the incident began at about the same time; a
+later trouble of another family is an incident, and a page, of its own.
+
+An incident is resolved when nothing of it has fired for `hold_s`: a wave that comes back within the hold is
+the same incident and no second page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mlobs.names import PAGE, TICKET
+from mlobs.notify.page import FIRING, RESOLVED, UPDATE, PageParts
+from mlobs.notify.text import clean
+from mlobs.records import Alert
+
+OPEN = "open"
+ACKNOWLEDGED = "acknowledged"
+
+FAMILIES: Mapping[str, str] = {
+    **dict.fromkeys(("latency", "p99", "availability", "errors", "good_prediction"), "serving"),
+    **dict.fromkeys(
+        (
+            "drift",
+            "data_quality",
+            "freshness",
+            "model_quality",
+            "null",
+            "range",
+            "unseen",
+            "constant",
+            "schema",
+        ),
+        "data",
+    ),
+}
+"""Causes that tell of the same trouble; a cause that is not listed is a family of its own."""
+
+Identity = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """How alerts are gathered, seconds."""
+
+    together_s: float = 3600.0
+    """An alert of another family joins an incident that is younger than this."""
+    hold_s: float = 300.0
+    """An incident is resolved when nothing of it fired for so long."""
+    missed: int = 2
+    """An alert that so many complete lists did not hold has ceased, though nobody said so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """An alert of an incident, as last heard of."""
+
+    alert: Alert
+    firing: bool
+    first_at: float
+    last_at: float
+    source: str
+    missed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """What is wrong with one model since when. `key` is the same in either mode and does not change with
+    routes.
+
+    `id` is made of the key and the time of opening: the same trouble a month later is another incident.
+    """
+
+    id: str
+    key: str
+    environment: str
+    service: str
+    model: str
+    cause: str
+    """Of the first alert: the one that the incident is named by."""
+    severity: str
+    state: str
+    opened_at: float
+    since: float
+    """When the first of its conditions began to hold."""
+    changed_at: float
+    alerts: tuple[Tracked, ...] = ()
+    parts: PageParts = field(default_factory=PageParts)
+    enriched: bool = False
+    quiet_since: float | None = None
+    resolved_at: float | None = None
+    acknowledged_by: str = ""
+    acknowledged_at: float | None = None
+    flaps: int = 0
+
+    @property
+    def firing(self) -> tuple[Alert, ...]:
+        return tuple(one.alert for one in self.alerts if one.firing)
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one.alert.cause for one in self.alerts))
+
+    @property
+    def dedup_key(self) -> str:
+        """What channels with an idea of identity are given: the same for every message of the incident."""
+        return f"mlobs-{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An incident as it is now, what to tell people (`firing`, `update`, `resolved` or nothing), what
+    happened.
+    """
+
+    incident: Incident
+    notice: str | None
+    events: tuple[tuple[str, str], ...] = ()
+    """(kind, text) for the timeline."""
+
+
+def absorb(
+    known: Sequence[Incident],
+    alerts: Iterable[Alert],
+    now: float,
+    grouping: Grouping,
+    *,
+    source: str = "engine",
+    complete: bool = True,
+) -> list[Change]:
+    """What an evaluation's alerts make of the open incidents `known`. Only what changed is returned.
+
+    `complete` says that the list holds all that fires at `source`: what is missing from it twice has ceased.
+    Time and order of the list do not matter to which incident an alert joins, except that pages go first.
+    """
+    desk = _Sorting({one.id: one for one in known}, now, grouping, source)
+    ranked = sorted((_cleaned(one) for one in alerts), key=lambda one: (one.severity != PAGE, one.since))
+    for alert in ranked:
+        desk.take(alert)
+    if complete:
+        desk.miss({identity(alert) for alert in ranked})
+    return desk.settled()
+
+
+def settle(known: Sequence[Incident], now: float, grouping: Grouping) -> list[Change]:
+    """The incidents that have been quiet for long enough, resolved."""
+    return [change for one in known if (change := _resolve(one, now, grouping)) is not None]
+
+
+def acknowledge(incident: Incident, by: str, now: float) -> Change | None:
+    """None when it is resolved or acknowledged already."""
+    if incident.state != OPEN:
+        return None
+    who = clean(by, 80) or "someone"
+    changed = replace(incident, state=ACKNOWLEDGED, acknowledged_by=who, acknowledged_at=now, changed_at=now)
+    return Change(changed, UPDATE, (("acknowledged", f"acknowledged by {who}"),))
+
+
+def close(incident: Incident, by: str, now: float) -> Change | None:
+    """Resolved by hand; what still fires then opens a new incident at the next evaluation."""
+    if incident.state == RESOLVED:
+        return None
+    who = clean(by, 80) or "someone"
+    return Change(_closed(incident, now), RESOLVED, (("resolved", f"resolved by {who}"),))
+
+
+def identity(alert: Alert) -> Identity:
+    """What makes two alerts the same condition at two times."""
+    return (
+        alert.environment,
+        alert.service,
+        alert.model,
+        alert.cause,
+        alert.name,
+        alert.severity,
+        alert.slo,
+        alert.feature,
+        alert.segment,
+    )
+
+
+def incident_key(alert: Alert) -> str:
+    """`environment/service/model/cause`; a slash within a part is written `%2F`, so that keys never
+    collide.
+    """
+    parts = (alert.environment, alert.service, alert.model, alert.cause)
+    return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
+
+
+def incident_id(key: str, opened_at: float) -> str:
+    """Twelve hex digits of key and time of opening."""
+    return hashlib.blake2b(f"{key}|{opened_at:.3f}".encode(), digest_size=6).hexdigest()
+
+
+class _Sorting:
+    """One pass of `absorb`: incidents by id, and what was touched."""
+
+    def __init__(self, open_: dict[str, Incident], now: float, grouping: Grouping, source: str) -> None:
+        self.open = open_
+        self.now = now
+        self.grouping = grouping
+        self.source = source
+        self.home = {identity(one.alert): key for key, inc in open_.items() for one in inc.alerts}
+        self.of_model: dict[tuple[str, str, str], list[str]] = {}
+        for key, inc in open_.items():
+            self.of_model.setdefault((inc.environment, inc.service, inc.model), []).append(key)
+        self.notices: dict[str, str | None] = {}
+        self.events: dict[str, list[tuple[str, str]]] = {}
+
+    def take(self, alert: Alert) -> None:
+        name = identity(alert)
+        where = self.home.get(name)
+        if where is not None:
+            self._refresh(where, name, alert)
+        elif alert.firing:
+            where = self._place(alert)
+            if where is None:
+                self._begin(alert)
+            else:
+                self._join(where, alert)
+
+    def miss(self, seen: set[Identity]) -> None:
+        """Count what a complete list did not hold."""
+        for where in list(self.open):
+            incident = self.open[where]
+            tracked = tuple(
+                one
+                if not one.firing or one.source != self.source or identity(one.alert) in seen
+                else replace(one, missed=one.missed + 1, firing=one.missed + 1 < self.grouping.missed)
+                for one in incident.alerts
+            )
+            if tracked != incident.alerts:
+                self._keep(replace(incident, alerts=tracked))
+
+    def settled(self) -> list[Change]:
+        changes = []
+        for where in self.open:
+            incident = self.open[where]
+            if where in self.notices:
+                incident = _quieted(incident, self.now)
+                notice = self.notices[where]
+                changes.append(Change(incident, notice, tuple(self.events.get(where, ()))))
+            resolved = _resolve(incident, self.now, self.grouping)
+            if resolved is not None:
+                if where in self.notices:
+                    earlier = changes.pop()
+                    resolved = replace(resolved, events=earlier.events + resolved.events)
+                changes.append(resolved)
+        return changes
+
+    def _place(self, alert: Alert) -> str | None:
+        """The open incident that this new alert belongs to."""
+        keys = self.of_model.get((alert.environment, alert.service, alert.model), [])
+        family = _family(alert.cause)
+        for where in keys:
+            if family in {_family(cause) for cause in self.open[where].causes}:
+                return where
+        if not alert.model:
+            return None  # without a model nothing says that two causes are one trouble
+        young = [w for w in keys if self.now - self.open[w].opened_at <= self.grouping.together_s]
+        return young[-1] if young else None
+
+    def _begin(self, alert: Alert) -> None:
+        key = incident_key(alert)
+        incident = Incident(
+            id=incident_id(key, self.now),
+            key=key,
+            environment=alert.environment,
+            service=alert.service,
+            model=alert.model,
+            cause=alert.cause,
+            severity=alert.severity,
+            state=OPEN,
+            opened_at=self.now,
+            since=alert.since,
+            changed_at=self.now,
+            alerts=(self._tracked(alert),),
+        )
+        self.open[incident.id] = incident
+        self.home[identity(alert)] = incident.id
+        self.of_model.setdefault((alert.environment, alert.service, alert.model), []).append(incident.id)
+        self._say(incident.id, FIRING, "opened", f"{alert.name} fires: {alert.cause}")
+
+    def _join(self, where: str, alert: Alert) -> None:
+        incident = self.open[where]
+        raised = alert.severity == PAGE and incident.severity != PAGE
+        self._keep(
+            replace(
+                incident,
+                alerts=(*incident.alerts, self._tracked(alert)),
+                severity=PAGE if raised else incident.severity,
+                since=min(incident.since, alert.since),
+                changed_at=self.now,
+                enriched=False,
+            )
+        )
+        self.home[identity(alert)] = where
+        self._say(where, FIRING if raised else UPDATE, "joined", f"{alert.name} fires: {alert.cause}")
+
+    def _refresh(self, where: str, name: Identity, alert: Alert) -> None:
+        incident = self.open[where]
+        was = next(one for one in incident.alerts if identity(one.alert) == name)
+        if not alert.firing and not was.firing:
+            return
+        heard = (
+            self._tracked(alert) if alert.firing else replace(self._tracked(alert), alert=_kept(was, alert))
+        )
+        heard = replace(heard, first_at=was.first_at)
+        again = alert.firing and not was.firing
+        tracked = tuple(heard if one is was else one for one in incident.alerts)
+        flaps = incident.flaps + (1 if again and incident.quiet_since is not None else 0)
+        self._keep(replace(incident, alerts=tracked, changed_at=self.now, flaps=flaps))
+        if again:
+            self._say(where, self.notices[where], "fires again", f"{alert.name} fires again")
+        elif not alert.firing:
+            self._say(where, self.notices[where], "ceased", f"{alert.name} has ceased")
+
+    def _tracked(self, alert: Alert) -> Tracked:
+        return Tracked(alert, alert.firing, self.now, self.now, self.source)
+
+    def _keep(self, incident: Incident) -> None:
+        self.open[incident.id] = incident
+        self.notices.setdefault(incident.id, None)
+
+    def _say(self, where: str, notice: str | None, kind: str, text: str) -> None:
+        before = self.notices.get(where)
+        self.notices[where] = FIRING if FIRING in (before, notice) else notice or before
+        self.events.setdefault(where, []).append((kind, text))
+
+
+def _kept(was: Tracked, now: Alert) -> Alert:
+    """The ceased alert with the numbers of when it fired: a healed page still says how bad it was."""
+    return replace(was.alert, firing=False, at=now.at, budget_remaining=now.budget_remaining)
+
+
+def _family(cause: str) -> str:
+    return FAMILIES.get(cause, cause)
+
+
+def _quieted(incident: Incident, now: float) -> Incident:
+    if any(one.firing for one in incident.alerts):
+        return replace(incident, quiet_since=None)
+    return incident if incident.quiet_since is not None else replace(incident, quiet_since=now)
+
+
+def _resolve(incident: Incident, now: float, grouping: Grouping) -> Change | None:
+    if incident.state == RESOLVED or incident.quiet_since is None:
+        return None
+    if now - incident.quiet_since < grouping.hold_s:
+        return None
+    return Change(_closed(incident, now), RESOLVED, (("resolved", "all of it has healed"),))
+
+
+def _closed(incident: Incident, now: float) -> Incident:
+    healed = incident.quiet_since if incident.quiet_since is not None else now
+    return replace(incident, state=RESOLVED, resolved_at=healed, changed_at=now)
+
+
+def _cleaned(alert: Alert) -> Alert:
+    """Texts fit for a page and numbers finite; an unknown severity is taken for the louder one."""
+    texts = ("name", "cause", "service", "model", "environment", "slo", "model_version", "feature", "segment")
+    changed: dict[str, object] = {name: clean(getattr(alert, name)) for name in texts}
+    numbers = (
+        "burn_rate",
+        "budget_remaining",
+        "exhausted_at",
+        "long_window_s",
+        "short_window_s",
+        "bad",
+        "total",
+    )
+    for name in numbers:
+        value = getattr(alert, name)
+        changed[name] = float(value) if value is not None and math.isfinite(value) else None
+    changed["at"] = float(alert.at) if math.isfinite(alert.at) else 0.0
+    changed["since"] = float(alert.since) if math.isfinite(alert.since) else changed["at"]
+    changed["severity"] = alert.severity if alert.severity in (PAGE, TICKET) else PAGE
+    changed["summary"] = clean(alert.summary, 300)
+    changed["labels"] = {clean(k): clean(v) for k, v in sorted(alert.labels.items())}
+    return replace(alert, **changed)  # type: ignore[arg-type]

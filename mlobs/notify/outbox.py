@@ -1,0 +1,274 @@
+"""The outbox: what is to be said is committed before it is sent, what became of it after.
+
+A message is claimed with a lease, sent outside of any transaction, and recorded. A process that dies in
+between leaves a claimed message whose lease ends: it is sent again, with the same key, marked as uncertain.
+Within an incident and channel messages keep their order; across incidents what fires goes before what has
+healed.
+
+Every function takes an open write connection: the caller owns the transaction.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, delete, insert, or_, select, update
+
+from mlobs.names import PAGE
+from mlobs.notify import tables
+from mlobs.notify.incident import Incident
+from mlobs.notify.page import FIRING, RESOLVED, TEST, UPDATE, Page, encode
+from mlobs.notify.retry import Outcome, wait_before
+
+PENDING, SENDING, SENT, FAILED = "pending", "sending", "sent", "failed"
+UNFINISHED = (PENDING, SENDING)
+LEASE_S = 60.0
+
+_box = tables.outbox
+_to = tables.deliveries
+_ch = tables.channels
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A message that this process alone may send until its lease ends."""
+
+    id: int
+    incident: str
+    channel: str
+    kind: str
+    dedup_key: str
+    page: str
+    attempts: int
+    """Of before; the one that follows is not counted."""
+    uncertain: bool
+    """An earlier attempt may have arrived."""
+    ref: str | None
+    """What the channel answered to the first message of the incident."""
+    breach_at: float
+
+
+def post(connection: Connection, incident: Incident, channel: str, kind: str, page: Page, now: float) -> bool:
+    """Intend to say `kind` of `incident` on `channel`. False when an unsent message took it in instead.
+
+    An unsent firing or update takes in the newer page; a resolved takes away an unsent update, never a
+    firing.
+    """
+    unsent = _unsent(connection, incident.id, channel)
+    if kind in (FIRING, UPDATE) and unsent is not None and unsent.kind in (FIRING, UPDATE):
+        louder = min(unsent.rank, _rank(kind, incident.severity))
+        kind = FIRING if FIRING in (kind, unsent.kind) else UPDATE
+        connection.execute(
+            update(_box).where(_box.c.id == unsent.id).values(page=encode(page), rank=louder, kind=kind)
+        )
+        return False
+    if kind == RESOLVED and unsent is not None and unsent.kind == UPDATE:
+        connection.execute(delete(_box).where(_box.c.id == unsent.id))
+    connection.execute(
+        insert(_box).values(
+            incident=incident.id,
+            channel=channel,
+            kind=kind,
+            dedup_key=incident.dedup_key,
+            rank=_rank(kind, incident.severity),
+            state=PENDING,
+            page=encode(page),
+            breach_at=now,
+            created_at=now,
+            due_at=now,
+            attempts=0,
+            uncertain=False,
+        )
+    )
+    here = and_(_to.c.incident == incident.id, _to.c.channel == channel)
+    if connection.execute(select(_to.c.channel).where(here)).first() is None:
+        connection.execute(insert(_to).values(incident=incident.id, channel=channel, wanted_at=now))
+    return True
+
+
+def refresh(connection: Connection, incident: Incident, channel: str, page: Page) -> bool:
+    """Put the newer page into an unsent firing or update; False when there is none."""
+    unsent = _unsent(connection, incident.id, channel)
+    if unsent is None or unsent.kind not in (FIRING, UPDATE):
+        return False
+    connection.execute(update(_box).where(_box.c.id == unsent.id).values(page=encode(page)))
+    return True
+
+
+def told(connection: Connection, incident: str) -> tuple[str, ...]:
+    """Channels that were, or are to be, told of the incident."""
+    rows = connection.execute(select(_to.c.channel).where(_to.c.incident == incident).order_by(_to.c.channel))
+    return tuple(row.channel for row in rows)
+
+
+def claim(
+    connection: Connection, channel: str, owner: str, now: float, *, rate: float | None
+) -> Claim | None:
+    """The most urgent message that may leave on `channel` at `now`, leased; None when there is none.
+
+    `rate` is the most messages a second, None for no limit. A channel that asked us to wait is left alone.
+    """
+    state = _channel_row(connection, channel)
+    if state.blocked_until > now or (rate is not None and state.next_at > now):
+        return None
+    row = connection.execute(_due(channel, now)).first()
+    if row is None:
+        return None
+    again = row.state == SENDING  # its lease has ended: nobody knows whether it went out
+    connection.execute(
+        update(_box)
+        .where(_box.c.id == row.id)
+        .values(
+            state=SENDING,
+            lease_owner=owner,
+            lease_until=now + LEASE_S,
+            uncertain=row.uncertain or again,
+        )
+    )
+    if rate is not None:
+        connection.execute(update(_ch).where(_ch.c.name == channel).values(next_at=now + 1.0 / rate))
+    ref = connection.execute(
+        select(_to.c.ref).where(_to.c.incident == row.incident, _to.c.channel == channel)
+    ).scalar()
+    return Claim(
+        row.id,
+        row.incident,
+        channel,
+        row.kind,
+        row.dedup_key,
+        row.page,
+        row.attempts,
+        row.uncertain or again,
+        ref,
+        row.breach_at,
+    )
+
+
+def record(
+    connection: Connection, claimed: Claim, owner: str, outcome: Outcome, now: float, rng: random.Random
+) -> str:
+    """Write what became of a claimed message; gives its new state.
+
+    Does nothing to a message whose lease another process has taken over meanwhile.
+    """
+    mine = and_(_box.c.id == claimed.id, _box.c.lease_owner == owner, _box.c.state == SENDING)
+    values: dict[str, object] = {
+        "attempts": claimed.attempts + 1,
+        "reason": str(outcome.reason),
+        "lease_owner": None,
+        "lease_until": None,
+        "uncertain": claimed.uncertain or outcome.uncertain,
+    }
+    wait = 0.0
+    if outcome.sent:
+        values |= {"state": SENT, "done_at": now}
+    elif outcome.retry:
+        wait = wait_before(claimed.attempts + 1, outcome, rng)
+        values |= {"state": PENDING, "due_at": now + wait}
+    else:
+        values |= {"state": FAILED, "done_at": now}
+    if connection.execute(update(_box).where(mine).values(values)).rowcount == 0:
+        return "taken over"
+    _record_channel(connection, claimed.channel, outcome, now, wait)
+    if outcome.sent:
+        _record_reach(connection, claimed, outcome, now)
+    return str(values["state"])
+
+
+def release(connection: Connection, owner: str | None = None) -> int:
+    """Give back what others (or `owner`) had claimed: at the start, when this process alone holds the store.
+
+    Such messages may have arrived: they are uncertain.
+    """
+    held = _box.c.state == SENDING
+    if owner is not None:
+        held = and_(held, _box.c.lease_owner == owner)
+    given = update(_box).where(held).values(state=PENDING, lease_owner=None, lease_until=None, uncertain=True)
+    return connection.execute(given).rowcount
+
+
+def _unsent(connection: Connection, incident: str, channel: str) -> Row[Any, Any, Any] | None:
+    """The last pending message of the incident on the channel."""
+    return connection.execute(
+        select(_box.c.id, _box.c.kind, _box.c.rank)
+        .where(_box.c.incident == incident, _box.c.channel == channel, _box.c.state == PENDING)
+        .order_by(_box.c.id.desc())
+        .limit(1)
+    ).first()
+
+
+def _due(channel: str, now: float) -> Select[Any]:
+    earlier = _box.alias("earlier")
+    blocked = (
+        select(earlier.c.id)
+        .where(
+            earlier.c.incident == _box.c.incident,
+            earlier.c.channel == _box.c.channel,
+            earlier.c.id < _box.c.id,
+            earlier.c.state.in_(UNFINISHED),
+        )
+        .exists()
+    )
+    ready = or_(
+        and_(_box.c.state == PENDING, _box.c.due_at <= now),
+        and_(_box.c.state == SENDING, _box.c.lease_until <= now),
+    )
+    return (
+        select(_box)
+        .where(_box.c.channel == channel, ready, ~blocked)
+        .order_by(_box.c.rank, _box.c.id)
+        .limit(1)
+    )
+
+
+def _channel_row(connection: Connection, channel: str) -> Row[Any, Any]:
+    """The channel's state, locked until the transaction ends where the server has several writers."""
+    query = select(_ch.c.next_at, _ch.c.blocked_until).where(_ch.c.name == channel).with_for_update()
+    row = connection.execute(query).first()
+    if row is None:
+        connection.execute(insert(_ch).values(name=channel, next_at=0.0, blocked_until=0.0, failures=0))
+        row = connection.execute(query).one()
+    return row
+
+
+def _record_channel(connection: Connection, channel: str, outcome: Outcome, now: float, wait: float) -> None:
+    here = update(_ch).where(_ch.c.name == channel)
+    if outcome.sent:
+        connection.execute(
+            here.values(failures=0, failing_since=None, last_success=now, reason=None, blocked_until=0.0)
+        )
+        return
+    failing = select(_ch.c.failing_since).where(_ch.c.name == channel)
+    since = connection.execute(failing).scalar()
+    values: dict[str, object] = {
+        "failures": _ch.c.failures + 1,
+        "failing_since": now if since is None else since,
+        "reason": str(outcome.reason),
+    }
+    if outcome.whole_channel:
+        values["blocked_until"] = now + wait
+    connection.execute(here.values(values))
+
+
+def _record_reach(connection: Connection, claimed: Claim, outcome: Outcome, now: float) -> None:
+    here = and_(_to.c.incident == claimed.incident, _to.c.channel == claimed.channel)
+    row = connection.execute(select(_to.c.reached_at, _to.c.ref).where(here)).first()
+    if row is None:
+        return
+    connection.execute(
+        update(_to)
+        .where(here)
+        .values(
+            reached_at=row.reached_at if row.reached_at is not None else now,
+            ref=outcome.ref if outcome.ref is not None else row.ref,
+        )
+    )
+
+
+def _rank(kind: str, severity: str) -> int:
+    """Order of urgency: pages, tickets, healed, updates."""
+    if kind in (FIRING, TEST):
+        return 0 if severity == PAGE else 1
+    return 2 if kind == RESOLVED else 3

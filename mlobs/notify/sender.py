@@ -1,0 +1,119 @@
+"""Claim, send, record: what one channel's turn consists of."""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from mlobs.errors import MlobsError
+from mlobs.notify import book, outbox
+from mlobs.notify.channels.base import Channel, Message
+from mlobs.notify.page import Page, decode_page
+from mlobs.notify.retry import Outcome, Reason
+from mlobs.notify.text import clean
+from mlobs.store import Store
+
+_log = logging.getLogger("mlobs.notify")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One attempt, as `Desk.pump` reports it."""
+
+    incident: str
+    channel: str
+    kind: str
+    at: float
+    ok: bool
+    reason: str
+    attempt: int
+    """From 1."""
+    page: Page
+    latency_s: float
+    """From the breach being received to this attempt."""
+
+
+@dataclass(slots=True)
+class Sender:
+    """Sends for this process. `owner` tells its leases from those of another `serve`."""
+
+    store: Store
+    owner: str
+    rng: random.Random
+    paced: bool
+    """False on a driven clock, where an hour passes in one tick and a pace per second means nothing."""
+
+    def run(self, channel: Channel, now: float, most: int = 10_000) -> list[Sent]:
+        """Send what is due on `channel` at `now`, most urgent first, until the channel asks to wait."""
+        done: list[Sent] = []
+        rate = channel.rate if self.paced else None
+        while len(done) < most:
+            with self.store.write() as connection:
+                claimed = outbox.claim(connection, channel.name, self.owner, now, rate=rate)
+            if claimed is None:
+                break
+            page = decode_page(claimed.page)
+            message = Message(
+                claimed.kind, page, claimed.dedup_key, claimed.id, now, claimed.ref, claimed.uncertain
+            )
+            outcome = attempt(channel, message)
+            with self.store.write() as connection:
+                state = outbox.record(connection, claimed, self.owner, outcome, now, self.rng)
+                self._note(connection, claimed, channel, outcome, state, now)
+            done.append(
+                Sent(
+                    claimed.incident,
+                    channel.name,
+                    claimed.kind,
+                    now,
+                    outcome.sent,
+                    str(outcome.reason),
+                    claimed.attempts + 1,
+                    page,
+                    now - claimed.breach_at,
+                )
+            )
+        return done
+
+    def _note(
+        self,
+        connection: Connection,
+        claimed: outbox.Claim,
+        channel: Channel,
+        outcome: Outcome,
+        state: str,
+        now: float,
+    ) -> None:
+        """Deliveries and final failures stand in the timeline; a failure that is tried again stands in the
+        outbox.
+        """
+        incident = book.load(connection, claimed.incident)
+        if incident is None or state not in (outbox.SENT, outbox.FAILED):
+            return
+        kind = "sent" if outcome.sent else "not sent"
+        why = "" if outcome.sent else f": {outcome.reason}"
+        book.note(connection, incident, now, [(kind, f"{claimed.kind} to {channel.name}{why}")])
+
+
+def attempt(channel: Channel, message: Message) -> Outcome:
+    """`channel.send` with its faults turned into outcomes; details are cleaned, secrets are never in them."""
+    try:
+        return channel.send(message)
+    except MlobsError as problem:
+        where = problem.problems[0].where
+        _log.warning("channel %s: %s", channel.name, clean(str(problem)))
+        # a missing token file may be mounted a moment later
+        return Outcome(False, Reason.CONFIGURATION, retry=True, whole_channel=True, detail=where)
+    except Exception as problem:  # noqa: BLE001 - a fault of ours must not lose the message
+        _log.warning("channel %s failed: %s", channel.name, type(problem).__name__)
+        return Outcome(
+            False,
+            Reason.INTERNAL,
+            retry=True,
+            uncertain=True,
+            whole_channel=True,
+            detail=type(problem).__name__,
+        )

@@ -1,0 +1,248 @@
+"""From alerts to sent messages, with a driven clock and channels that answer as told."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from mlobs.notify import read
+from mlobs.notify.incident import Incident
+from mlobs.notify.page import FeatureFinding, PageParts, StageFinding
+from mlobs.notify.retry import Outcome, Reason, sent
+from mlobs.records import TimelineEvent
+from mlobs.settings import RouteSettings
+from tests.notify.desks import T0, Told, an_alert, ceased, make_desk, make_settings, make_store
+
+
+def test_an_alert_becomes_one_page_on_every_channel():
+    one, two = Told("one"), Told("two")
+    desk = make_desk(one, two)
+    desk.receive([an_alert()], T0)
+    sent_now = desk.pump(T0)
+    assert one.kinds == two.kinds == ["firing"]
+    assert {item.channel for item in sent_now} == {"one", "two"}
+    assert all(item.ok and item.latency_s == 0 for item in sent_now)
+
+
+def test_an_alert_that_keeps_firing_is_not_sent_again():
+    channel = Told()
+    desk = make_desk(channel)
+    for minute in range(60):
+        desk.receive([an_alert(at=T0)], T0 + 60 * minute)
+        desk.pump(T0 + 60 * minute)
+    assert channel.kinds == ["firing"]
+
+
+def test_burn_p99_and_drift_of_one_model_at_one_time_are_one_page():
+    channel = Told(updates=False)
+    desk = make_desk(channel)
+    desk.receive([an_alert("latency"), an_alert("availability"), an_alert("drift")], T0)
+    desk.pump(T0)
+    desk.receive([an_alert(one) for one in ("latency", "availability", "drift", "data_quality")], T0 + 600)
+    desk.pump(T0 + 600)
+    assert channel.kinds == ["firing"]
+
+
+def test_an_incident_resolves_when_all_of_it_has_healed_and_stayed_so():
+    channel = Told()
+    desk = make_desk(channel)
+    latency, drift = an_alert("latency"), an_alert("drift")
+    desk.receive([latency, drift], T0)
+    desk.pump(T0)
+    desk.receive([ceased(latency, T0 + 60), drift], T0 + 60)
+    desk.pump(T0 + 3600)
+    assert channel.kinds == ["firing"]
+    desk.receive([ceased(drift, T0 + 7200)], T0 + 7200)
+    desk.pump(T0 + 7200 + 299)
+    assert channel.kinds == ["firing"]
+    desk.pump(T0 + 7200 + 300)
+    assert channel.kinds == ["firing", "resolved"]
+    assert channel.got[1].page.resolved_at == T0 + 7200
+
+
+def test_later_trouble_of_another_kind_is_an_incident_of_its_own():
+    channel = Told()
+    desk = make_desk(channel)
+    drift, latency = an_alert("drift"), an_alert("latency")
+    desk.receive([drift], T0)
+    desk.pump(T0)
+    later = T0 + 5 * 86400
+    desk.receive([drift, latency], later)
+    desk.pump(later)
+    assert channel.kinds == ["firing", "firing"]
+    assert len({one.dedup_key for one in channel.got}) == 2
+
+
+def test_a_cause_that_comes_back_after_resolution_is_a_new_incident_with_the_same_key():
+    channel = Told()
+    desk = make_desk(channel)
+    for start in (T0, T0 + 86400):
+        alert = an_alert(at=start)
+        desk.receive([alert], start)
+        desk.receive([ceased(alert, start + 600)], start + 600)
+        desk.pump(start + 1200)
+    assert channel.kinds == ["firing", "resolved", "firing", "resolved"]
+    assert {one.page.key for one in channel.got} == {"prod/fraud-api/fraud/latency"}
+    assert len({one.page.incident for one in channel.got}) == 2
+
+
+def test_an_alert_that_vanishes_without_a_word_has_ceased_after_two_evaluations():
+    channel = Told()
+    desk = make_desk(channel)
+    desk.receive([an_alert()], T0)
+    desk.receive([], T0 + 30)
+    desk.pump(T0 + 30 + 300)
+    assert channel.kinds == ["firing"]
+    desk.receive([], T0 + 400)
+    desk.pump(T0 + 700)
+    assert channel.kinds == ["firing", "resolved"]
+
+
+def test_a_ticket_that_worsens_is_paged():
+    channel, tickets = Told("oncall"), Told("board")
+    routes = [RouteSettings({"severity": "page"}, ("oncall",)), RouteSettings({}, ("board",))]
+    desk = make_desk(channel, tickets, settings=make_settings("oncall", "board", routes=routes))
+    desk.receive([an_alert(severity="ticket")], T0)
+    desk.pump(T0)
+    assert (channel.kinds, tickets.kinds) == ([], ["firing"])
+    desk.receive([an_alert(severity="ticket"), an_alert(severity="page")], T0 + 600)
+    desk.pump(T0 + 600)
+    assert channel.kinds == ["firing"]
+    assert channel.got[0].page.severity == "page"
+
+
+def test_429_and_then_resolved_delivers_firing_and_resolved_in_this_order():
+    answers = iter([Outcome(False, Reason.RATE_LIMITED, True, 900.0, whole_channel=True)])
+    channel = Told(answer=lambda message: next(answers, sent()))
+    desk = make_desk(channel)
+    alert = an_alert()
+    desk.receive([alert], T0)
+    desk.pump(T0)
+    desk.receive([ceased(alert, T0 + 60)], T0 + 60)
+    for moment in (400, 899):
+        desk.pump(T0 + moment)
+    assert channel.kinds == ["firing"], "nothing leaves before Retry-After"
+    desk.pump(T0 + 1200)
+    assert channel.kinds == ["firing", "firing", "resolved"]
+
+
+def test_a_crash_between_send_and_record_sends_again_with_the_same_key(tmp_path: Path):
+    class CrashError(BaseException):
+        pass
+
+    def crash(message):
+        raise CrashError
+
+    store = make_store(tmp_path / "state.db")
+    dying = Told(answer=crash)
+    desk = make_desk(dying, store=store)
+    desk.receive([an_alert()], T0)
+    try:
+        desk.pump(T0)
+    except CrashError:
+        store.close()
+    channel = Told()
+    make_desk(channel, store=make_store(tmp_path / "state.db")).pump(T0 + 1)
+    assert channel.kinds == ["firing"]
+    assert channel.got[0].dedup_key == dying.got[0].dedup_key
+    assert channel.got[0].uncertain
+
+
+def test_enrichers_add_what_they_found_before_the_page_leaves():
+    def found(incident: Incident) -> PageParts:
+        return PageParts(features=(FeatureFinding("temp", "check:range", 0.93, 0.05, "below the minimum"),))
+
+    channel = Told()
+    desk = make_desk(channel, enrichers=[found])
+    desk.receive([an_alert("drift")], T0)
+    desk.pump(T0)
+    assert channel.kinds == ["firing"]
+    assert channel.got[0].page.names == ("temp",)
+
+
+def test_a_slow_enricher_holds_no_page_and_its_parts_follow():
+    release = threading.Event()
+
+    def slow(incident: Incident) -> PageParts:
+        release.wait(5)
+        return PageParts(stage=StageFinding("inference", 0.4, 0.008))
+
+    def broken(incident: Incident) -> PageParts:
+        raise RuntimeError("no log")
+
+    channel = Told()
+    store = make_store()
+    desk = make_desk(channel, store=store, enrichers=[broken, slow])
+    desk.receive([an_alert()], T0)
+    desk.pump(T0)
+    assert channel.kinds == ["firing"]
+    assert channel.got[0].page.names == ()
+    release.set()
+    desk.pump(T0 + 1)
+    assert channel.kinds == ["firing", "update"]
+    assert channel.got[1].page.names == ("inference",)
+    story = read.incident(store, make_settings(), channel.got[0].page.incident)
+    assert story is not None
+    assert "enricher failed" in [one.kind for one in story.timeline]
+
+
+def test_acknowledging_and_resolving_by_hand_is_told_and_written_down():
+    channel, store = Told(), make_store()
+    desk = make_desk(channel, store=store)
+    (incident,) = desk.receive([an_alert()], T0)
+    desk.pump(T0)
+    assert desk.acknowledge(incident.id, "ada", T0 + 5) is not None
+    assert desk.acknowledge(incident.id, "bob", T0 + 6) is None
+    desk.pump(T0 + 6)
+    assert desk.resolve(incident.id, "ada", T0 + 7) is not None
+    assert desk.resolve("none such", "ada", T0 + 7) is None
+    desk.pump(T0 + 8)
+    assert channel.kinds == ["firing", "update", "resolved"]
+    story = read.incident(store, make_settings(), incident.id)
+    assert story is not None
+    kinds = [one.kind for one in story.timeline]
+    assert kinds == ["opened", "sent", "acknowledged", "sent", "resolved", "sent"]
+
+
+def test_the_read_model_tells_what_left_when_and_what_it_named():
+    channel, store = Told(), make_store()
+    desk = make_desk(channel, store=store)
+    desk.event(TimelineEvent(T0 - 120, "deploy", "fraud-api", "fraud", "2026-11-02", "ci"))
+    alert = an_alert("drift", feature="temp", summary="below the training minimum")
+    desk.receive([alert], T0)
+    desk.pump(T0 + 5)
+    (row,) = read.incidents(store, make_settings(), state="open")
+    (page,) = read.pages(store)
+    assert (page.sent_at, page.channel, page.kind, page.names) == (T0 + 5, "oncall", "firing", ("temp",))
+    story = read.incident(store, make_settings(), row.id)
+    assert story is not None
+    assert [one.kind for one in story.timeline] == ["deploy", "opened", "sent"]
+
+
+def test_a_ticket_that_no_route_wants_is_listed_and_not_sent():
+    channel, store = Told(), make_store()
+    settings = make_settings(routes=[RouteSettings({"severity": "page"}, ("oncall",))])
+    desk = make_desk(channel, store=store, settings=settings)
+    desk.receive([an_alert(severity="ticket")], T0)
+    assert desk.pump(T0) == ()
+    assert len(read.incidents(store, settings)) == 1
+
+
+def test_a_page_that_no_route_wants_goes_everywhere():
+    channel = Told()
+    settings = make_settings(routes=[RouteSettings({"model": "other"}, ("oncall",))])
+    desk = make_desk(channel, settings=settings)
+    desk.receive([an_alert()], T0)
+    desk.pump(T0)
+    assert channel.kinds == ["firing"]
+
+
+def test_a_message_that_is_refused_for_good_is_failed_and_said_so():
+    channel, store = Told(answer=lambda message: Outcome(False, Reason.REJECTED)), make_store()
+    desk = make_desk(channel, store=store)
+    desk.receive([an_alert()], T0)
+    desk.pump(T0)
+    desk.pump(T0 + 3600)
+    assert channel.kinds == ["firing"]
+    (page,) = read.pages(store, sent_only=False)
+    assert (page.state, page.reason) == ("failed", "rejected")
