@@ -170,6 +170,8 @@ class Settings:
     targets: tuple[str, ...] = ()
     store: str = "sqlite:///mlobs.db"
     listen: str = "127.0.0.1:9464"
+    listen_asked: bool = False
+    """Whether the file names `listen`: an asked port that is taken is an error, else another is tried."""
     public_url: str | None = None
     """Where people reach the web page, for links in pages."""
     models: tuple[ModelSettings, ...] = ()

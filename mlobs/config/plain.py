@@ -38,6 +38,7 @@ def plain(file: File, base: Path, channels: Mapping[str, ChannelSettings]) -> Se
         targets=file.targets,
         store=_store(file.store, base),
         listen=file.listen,
+        listen_asked="listen" in file.model_fields_set,
         public_url=file.public_url,
         models=tuple(_plain_model(model, base) for model in file.models),
         drift=DriftSettings(
