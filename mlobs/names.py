@@ -82,6 +82,9 @@ DATA_QUALITY_ROWS: Final = "mlobs_data_quality_rows_total"
 MODEL_QUALITY: Final = "mlobs_model_quality"
 LABEL_MATURITY: Final = "mlobs_label_maturity_ratio"
 
+# -- metrics of `mlobs serve` -----------------------------------------------------------------------
+SERVE_LAST_TICK: Final = "mlobs_serve_last_tick_timestamp_seconds"
+
 # -- metrics of the SLO engine -------------------------------------------------------------------
 BUDGET_REMAINING: Final = "mlobs_slo_error_budget_remaining_ratio"
 BURN_RATE: Final = "mlobs_slo_burn_rate"
