@@ -29,7 +29,7 @@ LAYERS: dict[str, str] = {
     "config": f"{VOCABULARY} yamltext",
     "stats": VOCABULARY,
     "store": VOCABULARY,
-    "featurelog": VOCABULARY,
+    "featurelog": f"{VOCABULARY} yamltext",
     # Of featurelog the SDK has the writing half, drift the reading half.
     "sdk": f"{VOCABULARY} config featurelog.writer",
     "drift": f"{VOCABULARY} stats store featurelog.reader",
@@ -57,6 +57,9 @@ EDGES: dict[str, str] = {
     "cli": "clock randomness environment disk network threads: a command is where the world comes in",
     "demo": "clock randomness environment disk network threads: runs servers and a replay",
     "service": "clock randomness environment disk network threads: wires the stages to the machine",
+    "featurelog.reader": "disk: reads segments",
+    "featurelog.spool": "disk: writes, locks and seals segments",
+    "featurelog.writer": "clock environment disk network threads: the commit thread, the host's name, fork and exit",
     "featurelog.keys": "randomness environment disk: makes the missing key, keeps it beside the log",
     "notify.enrich": "clock threads: gives enrichers their two seconds, each in a thread that may hang",
     "notify.http": "network threads: POSTs to webhooks, with an alarm against answers that drip",
