@@ -1,3 +1,35 @@
-"""mlobs takes a model-serving process from a decorator to a page."""
+"""mlobs takes a model-serving process from a decorator to a page.
+
+    import mlobs
+
+    mlobs.init(service="fraud-api", feature_log="./featurelog")
+
+    @mlobs.observe(model="fraud", version="2026-11-01")
+    def score(transaction: dict) -> float:
+        with mlobs.stage("inference"):
+            return 0.1
+
+    mlobs.start_metrics_server(port=8000)
+
+Importing it starts nothing: no thread, no file, no socket.
+"""
+
+from mlobs.sdk.api import close, flush, init, log_label, observe
+from mlobs.sdk.call import Call, current, stage
+from mlobs.sdk.serve import MetricsServer, metrics_app, start_metrics_server
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "init",
+    "observe",
+    "stage",
+    "current",
+    "log_label",
+    "flush",
+    "close",
+    "metrics_app",
+    "start_metrics_server",
+    "Call",
+    "MetricsServer",
+]

@@ -1,0 +1,208 @@
+"""The public functions over the process's default runtime: the only global state of the SDK."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+from mlobs.errors import ConfigError, Problem
+from mlobs.records import Scalar
+from mlobs.sdk.binding import Binding
+from mlobs.sdk.capture import Extractor, Extractors, as_extractor
+from mlobs.sdk.options import make_settings
+from mlobs.sdk.runtime import Log, Runtime
+from mlobs.settings import Settings
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_LOCK = threading.RLock()
+_BINDINGS: weakref.WeakSet[Binding] = weakref.WeakSet()
+_REGISTRIES: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
+_default: Runtime | None = None
+_initialised = False
+
+
+def default_runtime() -> Runtime:
+    """The process's runtime; without `init` one that counts for the service `default` and keeps nothing."""
+    global _default
+    with _LOCK:
+        if _default is None:
+            _default = Runtime(Settings(service="default"))
+        return _default
+
+
+def init(
+    config: str | os.PathLike[str] | Settings | None = None,
+    /,
+    *,
+    clock: Callable[[], float] = time.time,
+    registry: CollectorRegistry | None = None,
+    strict: bool = False,
+    **keywords: Any,
+) -> None:
+    """Set up the SDK of this process: `init("mlobs.yaml")`, or its keys: `init(service="fraud-api")`.
+
+    `clock` gives the event time of records (seconds since the epoch); `registry` is a prometheus-client
+    registry to appear in (default: an own one, see `metrics_app`); `strict` lets our failures raise, for
+    tests. Raises ConfigError with every problem at once; what ran before then runs on. A later `init` may
+    change everything but the buckets of a model that has been counted.
+    """
+    settings = make_settings(config, keywords)
+    with _LOCK:
+        before = _default
+        runtime = Runtime(
+            settings, clock=clock, strict=strict, meter=None if before is None else before.meter
+        )
+        if before is not None:
+            _refuse_other_buckets(before, runtime)
+        if settings.feature_log is not None:
+            runtime.log = _open_log(settings, clock)
+            runtime.resolve_rate()
+        _install(runtime)
+        if registry is not None:
+            _register(registry)
+    if before is not None:
+        before.close(2.0)
+
+
+def _register(registry: CollectorRegistry) -> None:
+    from mlobs.sdk.collector import CellCollector  # weight: only where metrics are served
+
+    with _LOCK:
+        if registry not in _REGISTRIES:
+            registry.register(CellCollector(default_runtime))
+            _REGISTRIES.add(registry)
+
+
+def _install(runtime: Runtime | None) -> None:
+    """Make `runtime` the default and settle every observed function on it; None unsettles them."""
+    global _default, _initialised
+    with _LOCK:
+        _default, _initialised = runtime, runtime is not None
+        for binding in list(_BINDINGS):
+            if runtime is None:
+                binding.unsettle()
+            else:
+                binding.settle(runtime)
+
+
+@contextmanager
+def installed(runtime: Runtime) -> Iterator[Runtime]:
+    """`runtime` as the default within a `with` block, then what was there before: for tests."""
+    before = _default if _initialised else None
+    _install(runtime)
+    try:
+        yield runtime
+    finally:
+        _install(before)
+
+
+def _refuse_other_buckets(before: Runtime, after: Runtime) -> None:
+    problems = [
+        Problem(
+            "init()",
+            f"the buckets that {model!r} is counted in since its first call",
+            "other edges",
+            "call init before the first observed call",
+        )
+        for model, bounds in before.used_bounds().items()
+        if after.bounds(model) != bounds
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _open_log(settings: Settings, clock: Callable[[], float]) -> Log:
+    from mlobs.featurelog.writer import open_log  # weight: only where records are kept
+
+    assert settings.feature_log is not None
+    return open_log(
+        settings.feature_log,
+        service=settings.service,
+        mask=settings.mask,
+        durability=settings.durability,
+        clock=clock,
+    )
+
+
+def observe(
+    fn: Callable[P, R] | None = None,
+    /,
+    *,
+    model: str | None = None,
+    version: str = "",
+    variant: str | None = None,
+    prediction_id: str | Extractor | None = None,
+    entity: str | Extractor | None = None,
+    features: str | Extractor | None = None,
+    decision: Extractor | None = None,
+    segment: str | Extractor | None = None,
+) -> Any:
+    """Measure every call of a function and keep a share of them; the function behaves as before.
+
+    Works on functions, coroutines, generators and async generators (each timed to its real end), methods,
+    partials and callable objects; kind, signature, result and exception stay. `model` is the function's name
+    unless given. The extractors `prediction_id`, `entity`, `features` and `segment` take the arguments of the
+    function, `decision` takes its result; a text names a parameter, or else a key of the first mapping
+    argument. Without them the features are the first argument that is a mapping, a pydantic model or a
+    dataclass. Raises UsageError for an extractor that is neither callable nor a name.
+    """
+
+    def decorate(target: Callable[P, R]) -> Callable[P, R]:
+        if isinstance(target, staticmethod | classmethod):
+            return cast(Callable[P, R], type(target)(decorate(target.__func__)))
+        binding = Binding(
+            target,
+            model=model or str(getattr(target, "__name__", type(target).__name__)),
+            version=version,
+            variant=variant,
+            extractors=Extractors(
+                prediction_id=as_extractor(prediction_id, "prediction_id", target),
+                entity=as_extractor(entity, "entity", target),
+                features=as_extractor(features, "features", target),
+                decision=decision,
+                segment=as_extractor(segment, "segment", target),
+            ),
+            runtime=default_runtime,
+        )
+        with _LOCK:
+            _BINDINGS.add(binding)
+            if _initialised and _default is not None:
+                binding.settle(_default)
+        return cast(Callable[P, R], binding.wrapper)
+
+    return decorate if fn is None else decorate(fn)
+
+
+def log_label(prediction_id: str, label: Scalar, *, event_time: float | None = None) -> None:
+    """Ground truth for a prediction, whenever it becomes known and in any process; a later one corrects it.
+
+    `event_time` is when the truth became known (default: now by the clock of `init`). Never blocks, never
+    raises. Without a `feature_log` the label goes nowhere.
+    """
+    runtime = default_runtime()
+    try:
+        runtime.label(prediction_id, label, event_time)
+    except Exception as problem:  # noqa: BLE001 - the guard's
+        runtime.guard.swallow("log_label", problem)
+
+
+def flush(timeout: float = 2.0) -> bool:
+    """Wait up to `timeout` seconds; True only when everything handed over is as durable as asked."""
+    return default_runtime().flush(timeout)
+
+
+def close(timeout: float = 2.0) -> bool:
+    """Flush and end within `timeout` seconds; a later `init` starts afresh. True as in `flush`."""
+    runtime = _default
+    _install(None)
+    return True if runtime is None else runtime.close(timeout)

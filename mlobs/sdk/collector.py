@@ -1,0 +1,176 @@
+"""Cells -> metric families, as a Collector in any prometheus-client registry. Runs at a scrape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from mlobs import names
+from mlobs.records import Ledger
+from mlobs.sdk import meter
+from mlobs.sdk.buckets import Bounds
+from mlobs.sdk.runtime import Runtime
+
+
+def _edge(value: float) -> str:
+    return repr(value)
+
+
+class CellCollector(Collector):
+    """Everything that the SDK measures, each sample with the `service` label."""
+
+    def __init__(self, runtime: Callable[[], Runtime]) -> None:
+        self._runtime = runtime
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: a registry then asks for no sample at registration."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        runtime = self._runtime()
+        service = runtime.settings.service
+        yield from _requests(runtime, service)
+        yield from _plain(runtime, service)
+        yield from _process(runtime, service)
+        for ledger in runtime.ledgers():
+            yield from ledger_families(ledger, service)
+
+
+def make_registry(runtime: Runtime) -> CollectorRegistry:
+    """A registry with nothing in it but what `runtime` measures."""
+    registry = CollectorRegistry()
+    registry.register(CellCollector(lambda: runtime))
+    return registry
+
+
+def _requests(runtime: Runtime, service: str) -> Iterator[Metric]:
+    labels = (names.SERVICE, *meter.REQUEST.labels)
+    durations = HistogramMetricFamily(meter.REQUEST.name, meter.REQUEST.help, labels=[*labels, names.OUTCOME])
+    in_flight = GaugeMetricFamily(names.IN_FLIGHT, "Calls that began and have not ended.", labels=labels)
+    info = GaugeMetricFamily(names.MODEL_INFO, "1 for each model and version that is served.", labels=labels)
+    for key, cells, bounds in runtime.meter.read():
+        if key.family is not meter.REQUEST or bounds is None:
+            continue
+        block = list(cells)
+        finished = 0.0
+        for place, outcome in enumerate(names.OUTCOMES):
+            at = 1 + place * (bounds.size + 1)
+            counts = block[at + 1 : at + 1 + bounds.size]
+            finished += sum(counts)
+            _add_histogram(durations, (service, *key.values, outcome), block[at], counts, bounds)
+        in_flight.add_metric((service, *key.values), max(0.0, block[0] - finished))
+        info.add_metric((service, *key.values), 1.0)
+    yield durations
+    yield in_flight
+    yield info
+
+
+def _add_histogram(
+    family: HistogramMetricFamily,
+    values: tuple[str, ...],
+    total: float,
+    counts: list[float],
+    bounds: Bounds,
+) -> None:
+    cumulative = bounds.cumulative(counts)
+    edges = [*(_edge(edge) for edge in bounds.classic), "+Inf"]
+    family.add_metric(values, buckets=list(zip(edges, cumulative, strict=True)), sum_value=total)
+
+
+def _plain(runtime: Runtime, service: str) -> Iterator[Metric]:
+    families: dict[str, Metric] = {}
+    for key, cells, bounds in runtime.meter.read():
+        family = key.family
+        if family.kind == meter.REQUESTS:
+            continue
+        labels = [names.SERVICE, *family.labels]
+        values = (service, *key.values)
+        found = families.get(family.name)
+        if family.kind == meter.HISTOGRAM:
+            if found is None:
+                found = families[family.name] = HistogramMetricFamily(family.name, family.help, labels=labels)
+            assert isinstance(found, HistogramMetricFamily)
+            assert bounds is not None
+            block = list(cells)
+            _add_histogram(found, values, block[0], block[1:], bounds)
+        elif family.kind == meter.COUNTER:
+            if found is None:
+                found = families[family.name] = CounterMetricFamily(family.name, family.help, labels=labels)
+            assert isinstance(found, CounterMetricFamily)
+            found.add_metric(values, cells[0])
+        else:
+            if found is None:
+                found = families[family.name] = GaugeMetricFamily(family.name, family.help, labels=labels)
+            assert isinstance(found, GaugeMetricFamily)
+            found.add_metric(values, cells[0])
+    yield from families.values()
+
+
+def _process(runtime: Runtime, service: str) -> Iterator[Metric]:
+    start = GaugeMetricFamily(
+        names.PROCESS_START, "Start of this process, seconds since the epoch.", labels=[names.SERVICE]
+    )
+    start.add_metric((service,), runtime.started)
+    yield start
+    yield _counter(names.OVERHEAD, "CPU seconds that mlobs itself spent.", service, runtime.overhead())
+    for name, text, label, counts in (
+        (names.INTERNAL_ERRORS, "Failures of mlobs that the guard swallowed, by place.", names.REASON,
+         dict(runtime.guard.counts)),
+        (names.LABEL_OVERFLOW, "Look-ups beyond the cap, counted under __other__.", names.METRIC,
+         dict(runtime.meter.overflow)),
+    ):  # fmt: skip
+        family = CounterMetricFamily(name, text, labels=[names.SERVICE, label])
+        for value, count in counts.items():
+            family.add_metric((service, value), count)
+        yield family
+
+
+def _counter(name: str, text: str, service: str, value: float) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[names.SERVICE])
+    family.add_metric((service,), value)
+    return family
+
+
+def ledger_families(ledger: Ledger, service: str) -> Iterator[Metric]:
+    """A pipeline's account as metrics: offered = delivered + dropped{reason} + queued."""
+    labels = [names.SERVICE, names.PIPELINE]
+    values = (service, ledger.pipeline)
+    counters: Mapping[str, tuple[str, float]] = {
+        names.PIPELINE_OFFERED: ("Handed to the pipeline.", ledger.offered),
+        names.PIPELINE_DELIVERED: ("Arrived at its destination.", ledger.delivered),
+        names.PIPELINE_RETRIED: ("Attempts that were repeated.", ledger.retried),
+        names.PIPELINE_SAMPLED_OUT: ("Decided against before the queue.", ledger.sampled_out),
+    }
+    for name, (text, count) in counters.items():
+        family = CounterMetricFamily(name, text, labels=labels)
+        family.add_metric(values, count)
+        yield family
+    dropped = CounterMetricFamily(names.PIPELINE_DROPPED, "Lost, by reason.", labels=[*labels, names.REASON])
+    for reason, count in ledger.dropped.items():
+        dropped.add_metric((*values, reason), count)
+    yield dropped
+    gauges: Mapping[str, tuple[str, float | None]] = {
+        names.PIPELINE_QUEUED: ("Waiting in the pipeline.", ledger.queued),
+        names.PIPELINE_OLDEST_AGE: ("Age of the oldest that waits.", ledger.oldest_age_s),
+        names.PIPELINE_LAST_SUCCESS: ("When something last arrived.", ledger.last_success),
+    }
+    for name, (text, value) in gauges.items():
+        if value is not None:
+            gauge = GaugeMetricFamily(name, text, labels=labels)
+            gauge.add_metric(values, value)
+            yield gauge
+    times = GaugeMetricFamily(
+        names.PIPELINE_EVENT_TIME, "Newest event time that went in, that came out.", labels=[*labels, "end"]
+    )
+    for end, at in (("in", ledger.event_time_in), ("out", ledger.event_time_out)):
+        if at is not None:
+            times.add_metric((*values, end), at)
+    yield times

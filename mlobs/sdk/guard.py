@@ -1,0 +1,41 @@
+"""The guard: whatever fails in us is swallowed, counted by site and logged once a minute.
+
+`BaseException` is not ours to swallow: a KeyboardInterrupt that lands in our code is the host's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+_LOG = logging.getLogger("mlobs")
+_QUIET_S = 60.0
+
+
+class Guard:
+    """Counts failures by site. `strict` raises them instead: for tests, never for a serving process."""
+
+    def __init__(self, *, strict: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self.strict = strict
+        self.counts: dict[str, int] = {}
+        self._clock = clock
+        self._next_log: dict[str, float] = {}
+
+    def swallow(self, site: str, problem: Exception) -> None:
+        """Call from an `except` block. Never raises unless strict; logs once a minute and site."""
+        if self.strict:
+            raise problem
+        try:
+            self.counts[site] = self.counts.get(site, 0) + 1
+            now = self._clock()
+            if now >= self._next_log.get(site, 0.0):
+                self._next_log[site] = now + _QUIET_S
+                _LOG.warning(
+                    "mlobs failed at %s: %s; the call went on, further failures are counted for %d s",
+                    site,
+                    type(problem).__name__,
+                    _QUIET_S,
+                )
+        except Exception:  # noqa: BLE001, S110 - a broken log handler of the host must not become its failure
+            pass

@@ -1,0 +1,61 @@
+"""A kept call -> its feature record. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlobs.records import FeatureRecord
+from mlobs.sdk.call import Call
+from mlobs.sdk.meter import clean_label
+
+
+def stage_durations(call: Call) -> dict[str, float]:
+    """Seconds in each stage, passages through the same one added up; one that still runs is left out."""
+    durations: dict[str, float] = {}
+    for lap in call.laps or ():
+        end = getattr(lap, "end", None)
+        if end is not None:
+            durations[lap.name] = durations.get(lap.name, 0.0) + end - lap.start
+    return durations
+
+
+def make_record(
+    call: Call,
+    *,
+    service: str,
+    model: str,
+    version: str,
+    variant: str | None,
+    outcome: str,
+    took: float,
+    result: Any,
+    entity: Any,
+    now: float,
+    rate: float,
+) -> FeatureRecord:
+    """The record of a call that took `took` seconds. `rate` is the share of calls that are drawn.
+
+    `event_id` stays empty: the writer numbers what it is handed. Weight is 1 for what is always kept (errors,
+    slow calls), whether or not it was drawn too.
+    """
+    return FeatureRecord(
+        "",
+        call.prediction_id,
+        now if call.event_time is None else call.event_time,
+        service,
+        model,
+        version,
+        call.features or {},
+        result,
+        None if call.decision is None else clean_label(call.decision),
+        outcome,
+        took,
+        stage_durations(call),
+        None if entity is None else str(entity),
+        variant,
+        None if call.segment is None else str(call.segment),
+        call.trace_id,
+        call.span_id,
+        call.reason,
+        1.0 / rate if call.reason == "rate" and rate > 0 else 1.0,
+    )

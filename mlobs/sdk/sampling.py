@@ -1,0 +1,33 @@
+"""Which calls are kept. Without an id: the next one drawn ahead. With an id: the same in every process."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+
+NEVER = 1 << 62
+_CRC_RANGE = 1 << 32
+
+
+def geometric(rate: float, random: Callable[[], float]) -> int:
+    """How many calls from now the next kept one is (1 is the very next), each call being kept with `rate`.
+
+    Inverse of the geometric distribution: 1 + floor(ln(1 - u) / ln(1 - rate)), u uniform in [0, 1).
+    The wrapper then compares one integer a call instead of drawing a random number.
+    """
+    if rate >= 1.0:
+        return 1
+    if rate <= 0.0:
+        return NEVER
+    return 1 + int(math.log1p(-random()) / math.log1p(-rate))
+
+
+def crc_limit(rate: float) -> int:
+    """The CRC-32 under which an id is kept at `rate`: all ids for 1, none for 0."""
+    return min(_CRC_RANGE, max(0, round(rate * _CRC_RANGE)))
+
+
+def kept_by_id(prediction_id: str, limit: int) -> bool:
+    """True for the same ids in every process and language: CRC-32 of the UTF-8 under `limit`."""
+    return zlib.crc32(prediction_id.encode("utf-8", "surrogatepass")) < limit
