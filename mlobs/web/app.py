@@ -1,0 +1,74 @@
+"""`create_app`: the web page, the JSON, `/metrics`, `/healthz` and, for replays, `/api/tick`, in one app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from mlobs.records import FeatureRecord
+from mlobs.settings import Settings
+from mlobs.store import Store
+from mlobs.web import assets
+from mlobs.web.api import Api
+from mlobs.web.guard import Guard
+from mlobs.web.model import Views
+from mlobs.web.pages import Pages
+from mlobs.web.tick import Tick, TickEndpoint
+from mlobs.web.views import StoreViews
+
+
+def create_app(
+    settings: Settings,
+    store: Store,
+    registry: CollectorRegistry,
+    tick: Tick,
+    *,
+    find_call: Callable[[str], FeatureRecord | None] | None = None,
+    views: Views | None = None,
+) -> Starlette:
+    """The app that `mlobs serve` listens with.
+
+    `tick(now)` advances the stages and says what that did; it is called in a worker thread, once at a
+    time, and only by `POST /api/tick` with `clock: driven`. `find_call(id)` gives the kept call of a
+    prediction or trace id. `views` replaces what is read from the store (for tests).
+    """
+    source = views if views is not None else StoreViews(settings, store, find_call)
+    pages = Pages(source)
+
+    def metrics(request: Request) -> Response:
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={"Content-Type": media_type})
+
+    def healthz(_request: Request) -> Response:
+        """Alive, and the store answers."""
+        source.status()
+        return PlainTextResponse("ok\n")
+
+    def on_http_error(request: Request, problem: Exception) -> Response:
+        code = problem.status_code if isinstance(problem, HTTPException) else 500
+        text = problem.detail if isinstance(problem, HTTPException) else "internal error"
+        headers = problem.headers if isinstance(problem, HTTPException) else None
+        if code == 404 and not request.url.path.startswith(("/api/", "/static/")):
+            return pages.missing(request, f"no page {request.url.path[:80]!r}")
+        return JSONResponse({"error": text}, status_code=code, headers=headers)
+
+    return Starlette(
+        routes=[
+            *pages.routes(),
+            Route("/api/tick", TickEndpoint(tick, settings.clock).answer, methods=["POST"]),
+            *Api(source).routes(),
+            Route("/metrics", metrics),
+            Route("/healthz", healthz),
+            Route("/static/{path}", assets.endpoint()),
+        ],
+        middleware=[Middleware(Guard, listen=settings.listen, public_url=settings.public_url)],
+        exception_handlers={HTTPException: on_http_error},
+    )
