@@ -1,1 +1,1 @@
-"""."""
+"""Samples and verdicts -> SLI -> budget -> burn -> alerts; the same objectives as rules for Prometheus."""

@@ -1,0 +1,82 @@
+"""The error budget, from events: never from averaged ratios, never NaN, never green for want of data.
+Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from mlobs.objectives import error_budget
+
+OK = "ok"
+BURNING = "burning"
+EXHAUSTED = "exhausted"
+ABSENT = "absent"
+LOW_TRAFFIC = "low_traffic"
+YOUNG = "young"
+STATES = (OK, BURNING, EXHAUSTED, ABSENT, LOW_TRAFFIC, YOUNG)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One period's account."""
+
+    bad: float
+    total: float
+    expected_total: float
+    """Events of the whole period at the pace seen so far; equals `total` once the period is covered."""
+    allowed: float
+    """Bad events that the objective allows in the period."""
+    consumed: float | None
+    """Share of the budget that is spent, above 1 when overspent; None without events."""
+    minutes: float
+    """The budget as minutes of total outage at an even load."""
+
+    @property
+    def remaining(self) -> float | None:
+        return None if self.consumed is None else 1.0 - self.consumed
+
+    @property
+    def remaining_events(self) -> float | None:
+        return None if self.consumed is None else self.allowed - self.bad
+
+    @property
+    def remaining_minutes(self) -> float | None:
+        return None if self.consumed is None else self.minutes * (1.0 - self.consumed)
+
+
+def budget(bad: float, total: float, objective: Decimal, period: float, coverage: float) -> Budget:
+    """The account of a period of `period` seconds, of which the share `coverage` in (0, 1] was observed."""
+    share = float(error_budget(objective))
+    expected = total / min(1.0, max(coverage, 1e-9))
+    allowed = share * expected
+    consumed = bad / allowed if allowed > 0 else None
+    return Budget(bad, total, expected, allowed, consumed, share * period / 60.0)
+
+
+def state(
+    *, absent: bool, burning: bool, young: bool, total: float, consumed: float | None, share: float
+) -> str:
+    """One word for the objective; what people must act on comes first."""
+    if absent:
+        return ABSENT
+    if consumed is not None and consumed >= 1.0:
+        return EXHAUSTED
+    if burning:
+        return BURNING
+    if young:
+        return YOUNG
+    if total * share < 1.0:  # one bad event would spend all of it
+        return LOW_TRAFFIC
+    return OK
+
+
+def exhausted_at(now: float, left: float | None, burn_rate: float | None, period: float) -> float | None:
+    """When what is left is gone at this burn rate; `now` if nothing is left, None if it never will."""
+    if left is None:
+        return None
+    if left <= 0:
+        return now
+    if burn_rate is None or burn_rate <= 0:
+        return None
+    return now + left * period / burn_rate

@@ -1,0 +1,90 @@
+"""Counters that never reset, over all targets: each target's process start tells when its own began again.
+Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlobs.slo.intake import TOTAL, Raw, Vector, grown
+
+
+@dataclass
+class TargetState:
+    """What is remembered of a target. `raw` is what its counters showed last."""
+
+    up: bool
+    at: float
+    started: float | None
+    raw: Vector
+    error: str = ""
+    breaches: tuple[Mapping[str, str], ...] = ()
+
+
+@dataclass
+class Book:
+    """Cumulative (bad, total) of every account since the book began.
+
+    `now` enters each call; `began` is the first tick that ever was: a process younger than it has shown
+    everything.
+    """
+
+    totals: Vector
+    born: NDArray[np.float64]
+    """First time at which each account was seen; NaN while it was not."""
+    seen: NDArray[np.float64]
+    """Last time; NaN while it was not."""
+    targets: dict[str, TargetState] = field(default_factory=dict)
+    began: float | None = None
+
+    def take(self, name: str, raw: Raw, now: float) -> None:
+        """Add what a target's counters gained since its last good scrape."""
+        self._grow(len(raw.counts))
+        before = self.targets.get(name)
+        gained = self._gain(before, raw)
+        self.totals += gained
+        self.born[raw.seen & np.isnan(self.born)] = now
+        self.seen[raw.seen] = now
+        kept = (
+            raw.counts
+            if before is None
+            else np.where(raw.seen[:, None], raw.counts, grown(before.raw, len(raw.counts)))
+        )
+        self.targets[name] = TargetState(True, now, raw.started, kept, "", raw.breaches)
+
+    def miss(self, name: str, error: str, now: float) -> None:
+        """A failed scrape is a state of the target and no zero: its counters wait where they were."""
+        before = self.targets.get(name)
+        if before is None:
+            self.targets[name] = TargetState(False, now, None, np.zeros_like(self.totals), error)
+        else:
+            before.up, before.error = False, error
+
+    def baseline(self, name: str, raw: Raw, now: float) -> None:
+        """Take a target's counters as they stand, as the place to count from."""
+        self._grow(len(raw.counts))
+        self.targets[name] = TargetState(True, now, raw.started, raw.counts)
+
+    def _grow(self, count: int) -> None:
+        missing = count - len(self.totals)
+        if missing > 0:
+            self.totals = grown(self.totals, count)
+            self.born = np.concatenate([self.born, np.full(missing, np.nan)])
+            self.seen = np.concatenate([self.seen, np.full(missing, np.nan)])
+
+    def _gain(self, before: TargetState | None, raw: Raw) -> Vector:
+        """Difference to the last scrape; all of it after a restart, nothing of an unknown past."""
+        if before is None or not before.raw.size:
+            young = raw.started is not None and self.began is not None and raw.started >= self.began
+            return raw.counts if young else np.zeros_like(raw.counts)
+        last = grown(before.raw, len(raw.counts))
+        if raw.started is not None and before.started is not None and raw.started > before.started + 1e-3:
+            return raw.counts
+        gained = np.where(raw.seen[:, None], raw.counts - last, 0.0)
+        # A total that fell is a restart that nothing announced: what stands there now has been counted since.
+        fell = (raw.counts[:, TOTAL] < last[:, TOTAL]) & raw.seen
+        gained[fell] = raw.counts[fell]
+        return np.maximum(gained, 0.0)

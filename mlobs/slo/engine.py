@@ -1,0 +1,306 @@
+"""The embedded evaluator: scrapes, counts, judges slices, evaluates every objective. Time comes from
+`tick(now)` alone.
+
+Each tick ends in one transaction of the store; a process killed at any moment goes on from the last whole
+tick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Connection, delete
+
+from mlobs import names
+from mlobs.records import Alert
+from mlobs.settings import Settings
+from mlobs.slices import slice_at
+from mlobs.slo import alerts as alerting
+from mlobs.slo import exposition, schema, timeslice
+from mlobs.slo.burn import Count
+from mlobs.slo.evaluate import Evaluation, Observed, Plan, evaluate, plan
+from mlobs.slo.export import SloCollector
+from mlobs.slo.history import History, upsert
+from mlobs.slo.intake import BAD, EVENTS, RAW, TOTAL, UNJUDGED, Raw, Router
+from mlobs.slo.periods import period_start
+from mlobs.slo.status import SloStatus
+from mlobs.store import Store
+
+Fetch = Callable[[str], "bytes | str"]
+"""Text that a target exposes. Any exception is a failed scrape."""
+
+SELF = "self"
+"""Name of the target that is this process's own registry."""
+
+_POINT_EVERY = 3600.0
+_JITTER = 0.1
+"""A timer's tick that comes by so much of an interval too early is on time."""
+
+
+class SloEngine:
+    """`tick(now)` scrapes when it is due, evaluates when it is due, and returns what fires.
+
+    `fetch(url)` is the network; `registry` holds the metrics of stages in this process, and gets ours.
+    Thresholds, windows and periods come from `settings.slo`.
+    """
+
+    def __init__(
+        self, settings: Settings, store: Store, registry: CollectorRegistry | None, fetch: Fetch
+    ) -> None:
+        self.settings = settings
+        self._store = store
+        self._registry = registry
+        self._fetch = fetch
+        self._plans = tuple(plan(objective, settings) for objective in settings.slo.objectives)
+        self._history = History(store)
+        fingerprints = {each.name: _fingerprint(each, settings) for each in self._plans}
+        accounts, self._book = self._history.load(fingerprints)
+        self._accounts = accounts
+        self._router = Router({each.name: each.indicator for each in self._plans}, accounts)
+        self._standing = _standing(self._history)
+        values = self._history.values()
+        self._judged = {str(k): float(v) for k, v in values.get("judged", {}).items()}
+        self._scraped: float | None = None
+        self._evaluated: float | None = None
+        self._pointed: float | None = None
+        self._expected: float | None = None
+        self._said: list[Alert] = []
+        self.statuses: tuple[SloStatus, ...] = ()
+        self._collector = SloCollector()
+        if registry is not None:
+            # Counters of this process began with it or were restored before us: both count from here.
+            self._book.baseline(SELF, self._router.read(_own(registry)), self._book.began or 0.0)
+            registry.register(self._collector)
+
+    def tick(self, now: float) -> list[Alert]:
+        """All alerts that fire at `now`, and once each that ceased. A time that has been is answered with
+        the last word."""
+        if self._scraped is not None and now <= self._scraped:
+            return [alert for alert in self._said if alert.firing]
+        scrape = _due(self._scraped, now, self.settings.slo.scrape_interval)
+        assess = scrape and _due(self._evaluated, now, self.settings.slo.evaluation_interval)
+        if not scrape:
+            return [alert for alert in self._said if alert.firing]
+        self._history.forget()
+        self._expected = self._expected if self._expected is not None else now
+        self._scrape(now)
+        self._close_slices(now)
+        found = self._evaluate(now) if assess else None
+        self._commit(now, found)
+        if found is None:
+            return [alert for alert in self._said if alert.firing]
+        return list(self._said)
+
+    # -- scraping --------------------------------------------------------------------------------------
+
+    def targets(self) -> Iterable[str]:
+        return self.settings.targets
+
+    def _scrape(self, now: float) -> None:
+        if self._book.began is None:
+            self._book.began = now
+        for url in self.targets():
+            try:
+                raw = self._read(self._fetch(url))
+            except Exception as problem:  # noqa: BLE001 - any failure of a target is a state of it, counted there
+                self._book.miss(url, f"{type(problem).__name__}: {problem}"[:300], now)
+            else:
+                self._book.take(url, raw, now)
+        if self._registry is not None:
+            self._book.take(SELF, self._router.read(_own(self._registry)), now)
+        self._scraped = now
+
+    def _read(self, body: bytes | str) -> Raw:
+        text = body if isinstance(body, str) else body.decode("utf-8", "replace")
+        return self._router.read(exposition.samples(text))
+
+    # -- slices ----------------------------------------------------------------------------------------
+
+    def _close_slices(self, now: float) -> None:
+        """Judge every slice that has ended: its requests lie between the last scrapes before its two ends."""
+        length, zone = self.settings.slo.slice, self.settings.slo.zone
+        for each in self._plans:
+            raw = self._accounts.find(each.name, RAW)
+            events = self._accounts.find(each.name, EVENTS)
+            if not each.indicator.sliced or raw is None or events is None or np.isnan(self._book.born[raw]):
+                continue
+            born = float(self._book.born[raw])
+            self._book.born[events] = born if np.isnan(self._book.born[events]) else self._book.born[events]
+            self._book.seen[events] = self._book.seen[raw]
+            start = self._judged.get(each.name, slice_at(born, length, zone).start)
+            # After a long silence only what a window can still ask about is worth judging.
+            start = max(start, slice_at(now - each.period, length, zone).start)
+            current = slice_at(start, length, zone)
+            while current.end <= now:
+                self._judge(raw, events, current.end, now)
+                self._judged[each.name] = current.end
+                current = slice_at(current.end, length, zone)
+
+    def _judge(self, raw: int, events: int, end: float, now: float) -> None:
+        length, zone = self.settings.slo.slice, self.settings.slo.zone
+        totals = self._book.totals
+
+        def counters(t: float) -> tuple[float, float]:
+            vector = totals if t >= now else self._history.at(t, len(totals))
+            return float(vector[raw, BAD]), float(vector[raw, TOTAL])
+
+        def look(count: int) -> timeslice.Requests:
+            start = slice_at(end - 1e-6, length, zone).start - (count - 1) * length
+            (bad, total), (bad0, total0) = counters(end), counters(start)
+            return timeslice.Requests(bad - bad0, total - total0)
+
+        verdict = timeslice.judge(look, timeslice.growth(length))
+        if verdict is not None:
+            totals[events, TOTAL] += 1
+            totals[events, BAD] += verdict
+
+    # -- evaluating ------------------------------------------------------------------------------------
+
+    def _evaluate(self, now: float) -> list[Evaluation]:
+        found = [
+            evaluate(each, self._observe(each, now), self.settings, self._since(each)) for each in self._plans
+        ]
+        self.statuses = tuple(each.status for each in found)
+        self._collector.show(self.statuses)
+        holding = {alerting.key(alert): alert for each in found for alert in each.alerts}
+        if self.settings.slo.breach:
+            holding |= {alerting.key(alert): alert for alert in self._breaches(now)}
+        self._standing, self._said = alerting.advance(self._standing, holding, now)
+        self._evaluated = now
+        return found
+
+    def _since(self, each: Plan) -> Mapping[str, float]:
+        return {
+            held.alert.severity: held.alert.since
+            for held in self._standing.values()
+            if held.alert.slo == each.name and held.alert.kind == "burn" and not held.ceased
+        }
+
+    def _observe(self, each: Plan, now: float) -> Observed:
+        events = self._accounts.id(each.name, EVENTS)
+        unjudged = self._accounts.find(each.name, UNJUDGED)
+        born = _known(self._book.born, events)
+        seen = _known(self._book.seen, events)
+        if unjudged is not None:  # slices that nobody could judge are a sign of life all the same
+            seen = max((t for t in (seen, _known(self._book.seen, unjudged)) if t is not None), default=None)
+        totals = self._book.totals
+
+        def count(start: float, length: float, account: int) -> Count:
+            if account >= len(totals):
+                return Count(0.0, 0.0, 0.0)
+            bad, total = totals[account] - self._history.at(start, len(totals))[account]
+            covered = 0.0 if born is None else min(1.0, (now - born) / length)
+            return Count(float(bad), float(total), covered)
+
+        start = period_start(each.objective, now)
+        return Observed(
+            now,
+            born,
+            # One failed scrape is not an absence, however long ticks are apart.
+            None if seen == now else (seen if seen is not None else self._expected),
+            lambda length: count(now - length, length, events),
+            count(start, each.period, events),
+            lambda length: 0.0 if unjudged is None else count(now - length, length, unjudged).total,
+        )
+
+    def _breaches(self, now: float) -> Iterable[Alert]:
+        """`mlobs_drift_breach` becomes an alert at once: it has been debounced where it was found."""
+        found: dict[tuple[str, str, str, str], Mapping[str, str]] = {}
+        for state in self._book.targets.values():
+            for labels in state.breaches:
+                part = [
+                    labels.get(label, "")
+                    for label in (names.MODEL, names.FEATURE, names.SEGMENT, names.SEVERITY)
+                ]
+                found[part[0], part[1], part[2], part[3]] = labels
+        for (model, feature, segment, severity), labels in found.items():
+            drift = next((s for s in self.statuses if s.kind == "drift" and s.model in ("", model)), None)
+            place = f" in {segment}" if segment else ""
+            yield Alert(
+                name="DriftBreach", cause="drift", severity=severity or names.PAGE, firing=True,
+                since=now, at=now,
+                service=labels.get(names.SERVICE) or self.settings.service, model=model,
+                environment=self.settings.environment, kind="breach", slo=drift.name if drift else "",
+                model_version=labels.get(names.MODEL_VERSION, ""), feature=feature, segment=segment,
+                budget_remaining=drift.remaining if drift else None,
+                summary=f"{model}: {feature or 'a feature'} broke its check{place}",
+            )  # fmt: skip
+
+    # -- keeping ---------------------------------------------------------------------------------------
+
+    def _commit(self, now: float, found: list[Evaluation] | None) -> None:
+        keep = max((each.period for each in self._plans), default=0.0) * 1.1 + 86400.0
+        with self._store.write() as connection:
+            self._history.put_counters(connection, now, self._accounts, self._book)
+            self._history.put_values(connection, {"judged": self._judged})
+            if found is not None:
+                rows = [{"slo": e.status.name, "at": now, "body": e.status.to_json()} for e in found]
+                connection.execute(delete(schema.status))
+                if rows:
+                    upsert(connection, schema.status, rows, ["slo"])
+                self._put_point(connection, now)
+                connection.execute(delete(schema.alert))
+                held = [
+                    {"key": key, "since": each.alert.since, "ceased": int(each.ceased),
+                     "body": json.dumps(dataclasses.asdict(each.alert))}
+                    for key, each in self._standing.items()
+                ]  # fmt: skip
+                if held:
+                    upsert(connection, schema.alert, held, ["key"])
+            self._history.thin(connection, now, keep)
+
+    def _put_point(self, connection: Connection, now: float) -> None:
+        if self._pointed is not None and now - self._pointed < _POINT_EVERY * (1 - _JITTER):
+            return
+        self._pointed = now
+        body = {s.name: s.remaining for s in self.statuses if s.remaining is not None}
+        upsert(connection, schema.point, [{"at": now, "body": json.dumps(body)}], ["at"])
+
+
+def _due(last: float | None, now: float, interval: float) -> bool:
+    return last is None or now - last >= interval * (1 - _JITTER)
+
+
+def _known(times: NDArray[np.float64], account: int) -> float | None:
+    if account >= len(times) or np.isnan(times[account]):
+        return None
+    return float(times[account])
+
+
+def _own(registry: CollectorRegistry) -> Iterable[tuple[str, float]]:
+    """Our registry's samples, in the spelling that the exposition would give them."""
+    for family in registry.collect():
+        for sample in family.samples:
+            yield _spelled(sample.name, sample.labels), float(sample.value)
+
+
+def _spelled(name: str, labels: Mapping[str, str]) -> str:
+    if not labels:
+        return name
+    inside = ",".join(
+        '{}="{}"'.format(label, value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\""))
+        for label, value in labels.items()
+    )
+    return f"{name}{{{inside}}}"
+
+
+def _fingerprint(each: Plan, settings: Settings) -> str:
+    """Changes with what is counted, and not with the objective or the windows: those may be tuned on old
+    counts."""
+    slices = (settings.slo.slice, settings.slo.zone) if each.indicator.sliced else ()
+    return hashlib.sha256(repr((each.indicator, slices)).encode()).hexdigest()[:16]
+
+
+def _standing(history: History) -> dict[str, alerting.Standing]:
+    """What fired when the store was last written. A last word that may not have been heard is said again."""
+    standing = {}
+    for key, _since, body, _ceased in history.alerts():
+        alert = Alert(**body)
+        standing[key] = alerting.Standing(dataclasses.replace(alert, firing=True))
+    return standing

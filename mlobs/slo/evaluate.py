@@ -1,0 +1,210 @@
+"""One objective at one moment: counters now and then -> status and alerts. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from mlobs import names
+from mlobs.durations import format_duration, speak_duration
+from mlobs.objectives import error_budget, show_objective
+from mlobs.records import Alert
+from mlobs.settings import ObjectiveSettings, Settings
+from mlobs.slo import budget as budgets
+from mlobs.slo.burn import Count, Firing, burn_rate, firing
+from mlobs.slo.policy import ABSENT_AFTER, TICKET_KINDS, Gates, Tier, period_length, tiers, window_lengths
+from mlobs.slo.sli import Indicator, indicator
+from mlobs.slo.status import SloStatus
+
+JUDGED_SHARE = 0.5
+"""Drift slices of which fewer than this share could be judged are an absence, not a verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An objective with what follows from it, worked out once."""
+
+    objective: ObjectiveSettings
+    indicator: Indicator
+    tiers: tuple[Tier, ...]
+    gates: Gates
+    period: float
+    cap: str
+    """Highest severity that this objective may raise."""
+
+    @property
+    def name(self) -> str:
+        return self.objective.name
+
+    @property
+    def share(self) -> float:
+        """The error budget as a share of events."""
+        return float(error_budget(self.objective.objective))
+
+    @property
+    def sliced(self) -> bool:
+        """Its events are slices, so that few of them are already evidence."""
+        return self.indicator.unit == "slices"
+
+    @property
+    def windows(self) -> tuple[float, ...]:
+        """Every window that an evaluation reads, shortest first."""
+        return tuple(sorted({*window_lengths(self.tiers), *self.gates.absolute_windows}))
+
+
+def plan(objective: ObjectiveSettings, settings: Settings) -> Plan:
+    ticket = objective.severity == names.TICKET or (
+        objective.severity is None and objective.sli.kind in TICKET_KINDS
+    )
+    # What comes by drift window is not missing before a few windows have passed.
+    slow = objective.sli.kind in ("drift", "data_quality")
+    gates = Gates(absent_after=max(ABSENT_AFTER, 3 * settings.drift.window if slow else 0.0))
+    return Plan(
+        objective,
+        indicator(objective),
+        tiers(objective, settings.slo),
+        gates,
+        period_length(objective),
+        names.TICKET if ticket else names.PAGE,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is known of an objective's counters at `now`."""
+
+    now: float
+    born: float | None
+    """When the first event source was seen; None while there was none."""
+    absent_since: float | None
+    """Since when no target shows its series; None while one does."""
+    window: Callable[[float], Count]
+    """Events of the last so many seconds."""
+    period: Count
+    """Events of the period so far."""
+    unjudged: Callable[[float], float]
+    """Slices of the last so many seconds that nobody could judge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    status: SloStatus
+    alerts: tuple[Alert, ...]
+
+
+def evaluate(plan: Plan, seen: Observed, settings: Settings, since: Mapping[str, float]) -> Evaluation:
+    """Status and holding conditions. `since` says from when each severity has been firing already."""
+    counts = {length: seen.window(length) for length in plan.windows}
+    rates = {length: burn_rate(counts[length], plan.share) for length in window_lengths(plan.tiers)}
+    found = firing(plan.tiers, counts, plan.gates, plan.sliced, plan.share, plan.cap)
+    absent = seen.absent_since is not None and seen.now - seen.absent_since >= plan.gates.absent_after
+    blind = absent or _mostly_unjudged(plan, seen, counts)
+    account = budgets.budget(
+        seen.period.bad, seen.period.total, plan.objective.objective, plan.period, seen.period.coverage
+    )
+    worst = found.get(names.PAGE) or found.get(names.TICKET)
+    gone = budgets.exhausted_at(
+        seen.now, account.remaining, worst.burn_rate if worst else _recent(rates), plan.period
+    )
+    longest = max((tier.long for tier in plan.tiers if tier.severity == plan.cap), default=0.0)
+    young = seen.born is None or seen.now - seen.born < longest
+    state = budgets.state(
+        absent=blind, burning=bool(found), young=young,
+        total=account.total, consumed=account.consumed, share=plan.share,
+    )  # fmt: skip
+    status = SloStatus(
+        name=plan.name, model=plan.objective.model, kind=plan.objective.sli.kind,
+        objective=show_objective(plan.objective.objective), state=state,
+        reason=_reason(plan, state, seen, account, worst, gone), unit=plan.indicator.unit,
+        period_s=plan.period, at=seen.now, bad=account.bad, total=account.total, allowed=account.allowed,
+        consumed=account.consumed, remaining=account.remaining, remaining_events=account.remaining_events,
+        budget_minutes=account.minutes, remaining_minutes=account.remaining_minutes,
+        burn_rates={format_duration(Decimal(str(length))): rate for length, rate in rates.items()},
+        exhausted_at=gone, firing=worst.severity if worst else None,
+        since=None if worst is None else since.get(worst.severity, seen.now),
+        calendar=plan.objective.calendar, description=plan.objective.description,
+        threshold_s=None if plan.objective.sli.threshold is None else float(plan.objective.sli.threshold),
+    )  # fmt: skip
+    alerts = [_burn_alert(plan, fire, account, gone, seen.now, settings) for fire in found.values()]
+    if absent:
+        alerts.append(_absent_alert(plan, seen, account, settings))
+    return Evaluation(status, tuple(alerts))
+
+
+def _mostly_unjudged(plan: Plan, seen: Observed, counts: Mapping[float, Count]) -> bool:
+    """Whether too few drift slices could be judged, in the longest window that pages or tickets soonest."""
+    if not plan.indicator.unjudged or not plan.tiers:
+        return False
+    length = plan.tiers[0].long
+    unjudged = seen.unjudged(length)
+    return unjudged > 0 and counts[length].total < JUDGED_SHARE * (counts[length].total + unjudged)
+
+
+def _recent(rates: Mapping[float, float | None]) -> float | None:
+    """The burn rate that a forecast goes by while nothing fires: the longest window's."""
+    return rates[max(rates)] if rates else None
+
+
+def _burn_alert(
+    plan: Plan, fire: Firing, account: budgets.Budget, gone: float | None, now: float, settings: Settings
+) -> Alert:
+    objective = plan.objective
+    share = fire.count.ratio or 0.0
+    rule = "absolute rule" if fire.tier is None else f"burning {fire.burn_rate or 0:.3g} times too fast"
+    left = "" if account.remaining is None else f", {account.remaining:.0%} of the budget left"
+    return Alert(
+        name="SLOBurn", cause=plan.indicator.cause, severity=fire.severity, firing=True, since=now, at=now,
+        service=settings.service, model=objective.model, environment=settings.environment, kind="burn",
+        slo=objective.name, burn_rate=fire.burn_rate, budget_remaining=account.remaining, exhausted_at=gone,
+        long_window_s=fire.long, short_window_s=fire.short, bad=fire.count.bad, total=fire.count.total,
+        summary=(
+            f"{objective.name}: {rule}; {_number(fire.count.bad)} of {_number(fire.count.total)} "
+            f"{plan.indicator.unit} ({share:.2%}) bad in {speak_duration(fire.long)}{left}"
+        ),
+    )  # fmt: skip
+
+
+def _absent_alert(plan: Plan, seen: Observed, account: budgets.Budget, settings: Settings) -> Alert:
+    objective = plan.objective
+    assert seen.absent_since is not None
+    return Alert(
+        name="SLOAbsent", cause="absent", severity=plan.cap, firing=True, since=seen.now, at=seen.now,
+        service=settings.service, model=objective.model, environment=settings.environment, kind="absent",
+        slo=objective.name, budget_remaining=account.remaining,
+        summary=(
+            f"{objective.name}: no target has shown {plan.indicator.total[0].selector.metric} "
+            f"for {speak_duration(seen.now - seen.absent_since)}"
+        ),
+    )  # fmt: skip
+
+
+def _reason(
+    plan: Plan, state: str, seen: Observed, account: budgets.Budget, worst: Firing | None, gone: float | None
+) -> str:
+    unit = plan.indicator.unit
+    if state == budgets.ABSENT:
+        if seen.absent_since is None:
+            return "most slices could not be judged"
+        return f"no data for {speak_duration(seen.now - seen.absent_since)}"
+    if account.consumed is None:
+        return f"no {unit} yet"
+    spent = (
+        f"{_number(account.bad)} of {_number(account.total)} {unit} bad, "
+        f"{account.consumed:.0%} of the budget spent"
+    )
+    if state == budgets.EXHAUSTED:
+        return f"the budget is gone: {spent}"
+    if worst is not None and worst.burn_rate is not None:
+        until = "" if gone is None else f", gone in {speak_duration(gone - seen.now)}"
+        return f"burning {worst.burn_rate:.3g} times too fast{until}: {spent}"
+    if state == budgets.YOUNG and seen.born is not None:
+        return f"observed for {speak_duration(seen.now - seen.born)} only: {spent}"
+    if state == budgets.LOW_TRAFFIC:
+        return f"so few {unit} that one bad one spends the budget: {spent}"
+    return spent
+
+
+def _number(value: float) -> str:
+    return f"{math.floor(value + 0.5):,}".replace(",", " ")

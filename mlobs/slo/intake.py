@@ -1,0 +1,155 @@
+"""Samples of one scrape -> (bad, total) of every account: which series belongs where is worked out once a
+series."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlobs import names
+from mlobs.slo import exposition
+from mlobs.slo.sli import Indicator, Term
+
+Vector = NDArray[np.float64]
+"""Shape (accounts, 2): bad and total."""
+
+BAD, TOTAL = 0, 1
+EVENTS = ""
+RAW = "raw"
+"""Part that holds a sliced objective's requests; its events are the slices."""
+UNJUDGED = "unjudged"
+
+_CACHED_SERIES = 200_000
+
+Route = tuple[int, int, float]
+"""Account, column, sign."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """What one target showed: counters as they stood, and what else was found on the way."""
+
+    counts: Vector
+    seen: NDArray[np.bool_]
+    started: float | None
+    breaches: tuple[Mapping[str, str], ...] = ()
+    """Labels of every `mlobs_drift_breach` that stands at 1 or more."""
+    refused: int = 0
+    """Samples that were no count: NaN, infinite or negative."""
+
+
+@dataclass
+class Router:
+    """Knows which account a series feeds. `accounts` gives ids to (objective, part), new ones as they
+    appear."""
+
+    indicators: Mapping[str, Indicator]
+    accounts: Accounts
+    _routes: dict[str, tuple[Route, ...]] = field(default_factory=dict)
+    _breaches: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    _wanted: dict[str, list[tuple[str, str, int, Term]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, indicator in self.indicators.items():
+            events = RAW if indicator.sliced else EVENTS
+            self.accounts.id(name, EVENTS)
+            for part, column, terms in (
+                (events, BAD, indicator.bad),
+                (events, TOTAL, indicator.total),
+                (UNJUDGED, TOTAL, indicator.unjudged),
+            ):
+                for term in terms:
+                    self.accounts.id(name, part)
+                    self._wanted.setdefault(term.selector.metric, []).append((name, part, column, term))
+
+    def read(self, samples: Iterable[tuple[str, float]]) -> Raw:
+        """One target's samples, by series as written."""
+        counts: dict[tuple[int, int], float] = {}
+        started, refused = None, 0
+        breaches: list[Mapping[str, str]] = []
+        routes = self._routes
+        for key, number in samples:
+            found = routes.get(key)
+            if found is None:
+                found = self._learn(key)
+            if not found:
+                if key.startswith(names.PROCESS_START) and math.isfinite(number):
+                    started = number if started is None else max(started, number)
+                elif number >= 1 and key in self._breaches:
+                    breaches.append(self._breaches[key])
+                continue
+            if not math.isfinite(number) or number < 0:
+                refused += 1
+                continue
+            for account, column, sign in found:
+                counts[account, column] = counts.get((account, column), 0.0) + sign * number
+        vector = np.zeros((len(self.accounts), 2))
+        seen = np.zeros(len(self.accounts), dtype=np.bool_)
+        for (account, column), number in counts.items():
+            vector[account, column] = number
+            seen[account] = True
+        return Raw(vector, seen, started, tuple(breaches), refused)
+
+    def _learn(self, key: str) -> tuple[Route, ...]:
+        if len(self._routes) > _CACHED_SERIES:  # a target that never repeats its series must not fill memory
+            self._routes.clear()
+            self._breaches.clear()
+        cut = key.find("{")
+        name = (key if cut < 0 else key[:cut]).rstrip()
+        found: tuple[Route, ...] = ()
+        if name in self._wanted or name == names.DRIFT_BREACH:
+            _, labels = exposition.series(key)
+            if name == names.DRIFT_BREACH:
+                self._breaches[key] = labels
+            else:
+                found = tuple(self._routes_of(name, labels))
+        self._routes[key] = found
+        return found
+
+    def _routes_of(self, name: str, labels: Mapping[str, str]) -> Iterable[Route]:
+        for slo, part, column, term in self._wanted[name]:
+            if term.selector.matches(labels):
+                yield self.accounts.id(slo, part), column, float(term.sign)
+
+
+class Accounts:
+    """Ids of (objective, part); an id is a row of every vector."""
+
+    def __init__(
+        self, fingerprints: Mapping[str, str], known: Sequence[tuple[int, str, str, str]] = ()
+    ) -> None:
+        """`known` are the store's rows: id, objective, part, fingerprint; other definitions' rows stay
+        untouched."""
+        self.fingerprints = fingerprints
+        self._ids = {(slo, part): id_ for id_, slo, part, print_ in known if fingerprints.get(slo) == print_}
+        self._count = max((row[0] for row in known), default=-1) + 1
+        self.fresh: list[tuple[int, str, str]] = []
+        """Ids given since they were last written to the store."""
+
+    def __len__(self) -> int:
+        return self._count
+
+    def id(self, slo: str, part: str) -> int:
+        found = self._ids.get((slo, part))
+        if found is None:
+            found = self._ids[slo, part] = self._count
+            self._count += 1
+            self.fresh.append((found, slo, part))
+        return found
+
+    def find(self, slo: str, part: str) -> int | None:
+        return self._ids.get((slo, part))
+
+    def items(self) -> Iterable[tuple[tuple[str, str], int]]:
+        return self._ids.items()
+
+
+def grown(vector: Vector, count: int) -> Vector:
+    """`vector` with rows of zero up to `count`: an account that did not exist yet had counted nothing."""
+    if len(vector) >= count:
+        return vector
+    return np.vstack([vector, np.zeros((count - len(vector), 2))])
