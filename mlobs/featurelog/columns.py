@@ -2,14 +2,14 @@
 
 Numbers come as float64 or int64, booleans as booleans, text as text. Integers among floats become floats
 where that is exact. A value of another type than its feature's is no value of that column: the cell is null
-and the value stands, as JSON, in the row's `conflicts` map. The type of a feature is that of its first
-values (numbers before text where they come together) and stays, for as long as the caller hands the same
-`types` in.
+and the value stands, as JSON, in the row's `conflicts` map. The type of a feature is that of most of its
+first values and stays, for as long as the caller hands the same `types` in.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -164,8 +164,8 @@ def _values(packed: Sequence[Column | None], parts: Sequence[Part]) -> list[Any]
 
 def _mixed(name: str, values: list[Any], types: Types, conflicts: list[Conflict], prefix: str) -> pa.Array:
     """Values of several types, or of another than the column's: what fits stays, the rest goes beside."""
-    kinds = {_KIND_OF[type(value)] for value in values if value is not None}
-    kind = types.get(name) or next(each for each in "fibs" if each in kinds)
+    kinds = Counter(_KIND_OF[type(value)] for value in values if value is not None)
+    kind = types.get(name) or _main_kind(kinds)
     if kind == "i" and "f" in kinds:
         kind = "f"
     types[name] = kind
@@ -178,6 +178,12 @@ def _mixed(name: str, values: list[Any], types: Types, conflicts: list[Conflict]
             conflicts.append(Conflict(row, prefix + name, value))
         found.append(value if fits else None)
     return pa.array(found, _ARROW[kind], from_pandas=False)
+
+
+def _main_kind(kinds: Counter[str]) -> str:
+    """The kind of most values, integers and floats as one; of even ones the first of number, boolean, text."""
+    ranked = {"f" if kinds["f"] else "i": kinds["f"] + kinds["i"], "b": kinds["b"], "s": kinds["s"]}
+    return max(ranked, key=lambda kind: ranked[kind])
 
 
 def _conflict_column(conflicts: list[Conflict], rows: int) -> pa.Array:

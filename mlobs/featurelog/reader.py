@@ -65,6 +65,12 @@ class _Position:
 
     number: int = 0
     offset: int = 0
+
+
+@dataclass(slots=True)
+class _Account:
+    """Which numbers of a writer were seen, wherever they were read."""
+
     seen: Seen = field(default_factory=Seen)
     first: int = 0
     """Numbers below it are not missed: their segments were gone before this reader came."""
@@ -83,15 +89,16 @@ class LogReader:
 
         Raises UnreadableError for a cursor that is none. A log that does not exist yet is an empty one.
         """
-        positions, types = _load_cursor(cursor)
+        state = _load_cursor(cursor)
+        positions, accounts, types = state.positions, state.accounts, state.types
         counts = _Counts()
         records: dict[str, list[Part]] = {}
         labels: list[Part] = []
         rows, more = 0, False
         for kind, block, writer, number, end in self._frames(positions, counts):
-            position = positions[writer]
-            part = _fresh(block, position, counts)
-            position.number, position.offset = number, end
+            account = accounts.setdefault(block["writer"], _Account())
+            part = _fresh(block, account, number, counts)
+            positions[writer] = _Position(number, end)
             if part is None or kind not in (RECORDS, LABELS):
                 continue
             if kind == LABELS:
@@ -111,11 +118,11 @@ class LogReader:
             sum(len(each) for each in tables.values()),
             len(label_table),
             counts.duplicates,
-            sum(each.seen.gaps(each.first, each.offered) for each in positions.values()),
+            sum(each.seen.gaps(each.first, each.offered) for each in accounts.values()),
             counts.unreadable,
             counts.torn,
         )
-        return Chunk(tables, label_table, _dump_cursor(positions, types), stats, more)
+        return Chunk(tables, label_table, _dump_cursor(state), stats, more)
 
     def find(
         self,
@@ -152,9 +159,8 @@ class LogReader:
             segments.setdefault(segment.writer, []).append(segment)
         heap: list[tuple[float, str, Iterator[tuple[int, Block, int, int]]]] = []
         for writer, own in segments.items():
-            if writer not in positions:
-                positions[writer] = _Position(number=own[0].number)
-            stream = _writer_blocks(own, positions[writer], counts)
+            positions.setdefault(writer, _Position())
+            stream = _writer_blocks(own, positions, counts)
             heap.append((float("-inf"), writer, stream))
         heapq.heapify(heap)
         while heap:
@@ -175,10 +181,11 @@ class _Counts:
 
 
 def _writer_blocks(
-    segments: list[Segment], position: _Position, counts: _Counts
+    segments: list[Segment], positions: dict[str, _Position], counts: _Counts
 ) -> Iterator[tuple[int, Block, int, int]]:
     """(kind, block, segment, end) of one writer's segments, from its position on."""
-    number, offset = position.number, position.offset
+    writer = segments[0].writer
+    number, offset = positions[writer].number, positions[writer].offset
     for place, segment in enumerate(segments):
         if segment.number < number:
             continue
@@ -186,8 +193,8 @@ def _writer_blocks(
         grows = not segment.sealed and place == len(segments) - 1
         for kind, block, end in _segment_blocks(segment, start, counts, grows):
             yield kind, block, segment.number, end
-        if not grows and segment.number >= position.number:
-            position.number, position.offset = segment.number + 1, 0
+        if not grows:
+            positions[writer] = _Position(segment.number + 1, 0)
 
 
 def _segment_blocks(
@@ -226,20 +233,20 @@ def _read_from(path: Path, start: int) -> bytes | None:
     return b""  # compacted or expired since it was listed: what is gone is read elsewhere
 
 
-def _fresh(block: Block, position: _Position, counts: _Counts) -> Part | None:
+def _fresh(block: Block, account: _Account, segment: int, counts: _Counts) -> Part | None:
     """The rows of `block` that were not seen before; marks them as seen."""
-    position.offered = max(position.offered, int(block.get("offered", 0)))
+    account.offered = max(account.offered, int(block.get("offered", 0)))
     rows = block["n"]
     if not rows:
         return None
     numbers = block_numbers(block)
-    if not position.seen.starts and position.number:
-        position.first = numbers[0]
+    if segment and not account.seen.starts:
+        account.first = numbers[0]
     low, high = numbers[0], numbers[-1] + 1
-    if high - low == rows and position.seen.overlaps(low, high) == 0:
-        position.seen.add_range(low, high)
+    if high - low == rows and account.seen.overlaps(low, high) == 0:
+        account.seen.add_range(low, high)
         return Part(block, None)
-    keep = np.fromiter((position.seen.add(number) for number in numbers), bool, rows)
+    keep = np.fromiter((account.seen.add(number) for number in numbers), bool, rows)
     fresh = int(np.count_nonzero(keep))
     counts.duplicates += rows - fresh
     if not fresh:
@@ -308,26 +315,44 @@ _ABSENT: Final[dict[str, Any]] = {
 }
 
 
-def _dump_cursor(positions: dict[str, _Position], types: dict[str, dict[str, str]]) -> bytes:
-    writers = {
-        writer: [each.number, each.offset, each.first, each.offered, each.seen.ranges()]
-        for writer, each in positions.items()
-    }
-    return msgspec.msgpack.encode({"v": CURSOR_VERSION, "writers": writers, "types": types})
+@dataclass(slots=True)
+class _State:
+    """What a cursor says."""
+
+    positions: dict[str, _Position] = field(default_factory=dict)
+    accounts: dict[str, _Account] = field(default_factory=dict)
+    types: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
-def _load_cursor(cursor: bytes | None) -> tuple[dict[str, _Position], dict[str, dict[str, str]]]:
+def _dump_cursor(state: _State) -> bytes:
+    return msgspec.msgpack.encode(
+        {
+            "v": CURSOR_VERSION,
+            "at": {writer: [each.number, each.offset] for writer, each in state.positions.items()},
+            "seen": {
+                writer: [each.first, each.offered, each.seen.ranges()]
+                for writer, each in state.accounts.items()
+            },
+            "types": state.types,
+        }
+    )
+
+
+def _load_cursor(cursor: bytes | None) -> _State:
     if not cursor:
-        return {}, {}
+        return _State()
     try:
         data = msgspec.msgpack.decode(cursor)
         if data["v"] != CURSOR_VERSION:
             raise ValueError("version")
-        positions = {
-            writer: _Position(number, offset, Seen(ranges), first, offered)
-            for writer, (number, offset, first, offered, ranges) in data["writers"].items()
-        }
-        return positions, {model: dict(types) for model, types in data["types"].items()}
+        return _State(
+            {writer: _Position(*at) for writer, at in data["at"].items()},
+            {
+                writer: _Account(Seen(ranges), first, offered)
+                for writer, (first, offered, ranges) in data["seen"].items()
+            },
+            {name: dict(types) for name, types in data["types"].items()},
+        )
     except (msgspec.DecodeError, KeyError, TypeError, ValueError):
         raise UnreadableError(
             Problem(
