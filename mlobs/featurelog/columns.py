@@ -181,7 +181,7 @@ def _mixed(name: str, values: list[Any], types: Types, conflicts: list[Conflict]
 
 
 def _main_kind(kinds: Counter[str]) -> str:
-    """The kind of most values, integers and floats as one; of even ones the first of number, boolean, text."""
+    """The kind of most values, integers and floats as one; of even ones number, boolean, text in turn."""
     ranked = {"f" if kinds["f"] else "i": kinds["f"] + kinds["i"], "b": kinds["b"], "s": kinds["s"]}
     return max(ranked, key=lambda kind: ranked[kind])
 

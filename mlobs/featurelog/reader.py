@@ -83,6 +83,9 @@ class LogReader:
 
     def __init__(self, source: str | Path) -> None:
         self.folder = Path(str(source).removeprefix("file://"))
+        self._spans: dict[
+            str, tuple[float, float]
+        ] = {}  # of sealed segments that were scanned: they do not change
 
     def poll(self, cursor: bytes | None = None, limit: int = 100_000) -> Chunk:
         """What came after `cursor` (None: from the beginning), up to about `limit` records and labels.
@@ -104,8 +107,7 @@ class LogReader:
             if kind == LABELS:
                 labels.append(part)
             else:
-                model = unpack_column(block["fields"]["model"], block["n"])[0]
-                records.setdefault(model or "", []).append(part)
+                records.setdefault(_model_of(block), []).append(part)
             rows += kept_rows(part)
             if rows >= limit:
                 more = True
@@ -149,6 +151,41 @@ class LogReader:
             if len(found) >= limit:
                 break
         return sorted(found.values(), key=lambda record: record.event_time)[:limit]
+
+    def scan(self, start: float, end: float, model: str = "", limit: int = 20_000) -> pa.Table:
+        """The newest `limit` records with event time in `[start, end]`, by time; of `model`, or of all for "".
+
+        The columns of `poll`. Segments are read from the newest backwards, and one whose span of time is known
+        from an earlier scan and lies outside is not opened.
+        """
+        counts = _Counts()
+        accounts: dict[str, _Account] = {}
+        parts: list[Part] = []
+        rows = 0
+        for segment in sorted(list_segments(self.folder), key=_age):
+            if not _overlaps(self._spans.get(segment.name), start, end):
+                continue
+            low, high = float("inf"), float("-inf")
+            for kind, block, _end in _segment_blocks(segment, 0, counts, grows=True):
+                if kind != RECORDS or not block["n"]:
+                    continue
+                times = _times(block)
+                low = float(np.fmin.reduce(times, initial=low))
+                high = float(np.fmax.reduce(times, initial=high))
+                inside = (times >= start) & (times <= end)
+                if not inside.any() or model not in ("", _model_of(block)):
+                    continue
+                part = _fresh(block, accounts.setdefault(block["writer"], _Account()), 0, counts)
+                if part is not None:
+                    keep = inside if part.keep is None else inside & part.keep
+                    parts.append(Part(block, keep))
+                    rows += int(np.count_nonzero(keep))
+            if segment.sealed:
+                self._spans[segment.name] = (low, high)
+            if rows >= limit:
+                break
+        found = _build(parts, RECORD_COLUMNS, {}, counts).sort_by("event_time")
+        return found.slice(max(0, len(found) - limit))
 
     def _frames(
         self, positions: dict[str, _Position], counts: _Counts
@@ -252,6 +289,34 @@ def _fresh(block: Block, account: _Account, segment: int, counts: _Counts) -> Pa
     if not fresh:
         return None
     return Part(block, None if fresh == rows else keep)
+
+
+def _model_of(block: Block) -> str:
+    try:
+        return str(unpack_column(block["fields"]["model"], block["n"])[0] or "")
+    except (KeyError, IndexError, TypeError, ValueError):  # a broken block; building its table counts it
+        return ""
+
+
+def _times(block: Block) -> Any:
+    """Event times in seconds; NaN where there is none."""
+    try:
+        values = unpack_column(block["fields"]["event_time"], block["n"])
+        return np.array([np.nan if value is None else value for value in values], float)
+    except (KeyError, IndexError, TypeError, ValueError):  # as above
+        return np.full(block["n"], np.nan)
+
+
+def _age(segment: Segment) -> float:
+    """Sorts the segment that was written to last to the front."""
+    try:
+        return -segment.path.stat().st_mtime
+    except OSError:
+        return 0.0  # sealed or gone since it was listed
+
+
+def _overlaps(span: tuple[float, float] | None, start: float, end: float) -> bool:
+    return span is None or (span[0] <= end and span[1] >= start)
 
 
 def _block_time(block: Block, before: float) -> float:

@@ -269,3 +269,20 @@ def test_labels_come_in_the_order_of_their_writer(tmp_path: Path) -> None:
     assert column(labels, "prediction_id") == ["p1", "p1", "p2", "p3", "p4"]
     assert column(labels, "label") == [0.0, 1.0, None, None, 0.5]
     assert dict(column(labels, "conflicts")[3]) == {"label": "true"}
+
+
+def test_a_scan_gives_the_newest_records_of_a_time_range(tmp_path: Path) -> None:
+    log = opened(tmp_path, segment_bytes=2000)
+    for number in range(100):
+        log.offer(record(number, model="fraud" if number % 2 else "churn"))
+        assert number % 10 or log.flush(5)
+    assert log.flush(5)
+    reader = LogReader(tmp_path)
+    for _again in range(2):
+        table = reader.scan(1010.0, 1059.0, "fraud")
+        assert column(table, "event_time") == [1010.0 + n for n in range(50) if n % 2]
+        newest = reader.scan(1000.0, 1059.0, limit=10)
+        assert column(newest, "event_time") == [1050.0 + n for n in range(10)]
+        assert len(reader.scan(5000.0, 6000.0)) == 0
+    assert {"stage_durations_s", "duration_s", "trace_id", "features"} <= set(newest.column_names)
+    log.close(5)
