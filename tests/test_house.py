@@ -60,6 +60,7 @@ EDGES: dict[str, str] = {
     "featurelog.spool": "disk: writes, locks and seals segments",
     "featurelog.writer": "clock environment disk network threads: commit thread, host name, fork and exit",
     "featurelog.keys": "randomness environment disk: makes the missing key, keeps it beside the log",
+    "notify.channels.slack": "network: speaks to Slack through slack-sdk",
     "notify.enrich": "clock threads: gives enrichers their two seconds, each in a thread that may hang",
     "notify.http": "network threads: POSTs to webhooks, with an alarm against answers that drip",
     "sdk.api": "clock threads: holds the default runtime under a lock; wall time unless told",

@@ -112,8 +112,12 @@ def post(
         connection.request("POST", target.path, body=body, headers={**headers, "Connection": "close"})
         written = True
         answer = connection.getresponse()
-        content = answer.read(MOST_ANSWER)
-        return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        try:
+            content = answer.read(MOST_ANSWER)
+        except (OSError, http.client.HTTPException, ValueError, AttributeError):
+            content = b""  # the status has said what became of the message
+        return Reply(answer.status, found, content)
     except TimeoutError:
         raise NotSentError(_lost(Reason.TIMEOUT, written, "no answer in time")) from None
     except ssl.SSLError:
@@ -159,13 +163,26 @@ class _Pinned(http.client.HTTPConnection):
         self._address = address
         self._ca_file = ca_file
         self.default_port = 443 if target.tls else 80
+        self.line: socket.socket | None = None
+        """The socket; `sock` is taken away by the answer when the connection is to close."""
 
     def connect(self) -> None:
-        raw = socket.create_connection((self._address, self._target.port), self.timeout)
-        self.sock = raw
+        self.line = self.sock = socket.create_connection((self._address, self._target.port), self.timeout)
         if self._target.tls:
             context = ssl.create_default_context(cafile=self._ca_file)
-            self.sock = context.wrap_socket(raw, server_hostname=self._target.host)
+            wrapped = context.wrap_socket(
+                self.sock, server_hostname=self._target.host, do_handshake_on_connect=False
+            )
+            self.line = self.sock = wrapped
+            wrapped.do_handshake()
+
+    def hang_up(self) -> None:
+        """From another thread: whatever waits on the socket ends."""
+        if self.line is not None:
+            try:
+                self.line.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it was closed meanwhile: what we wanted
 
 
 def _judged_address(target: Target, allowed: Addresses) -> str:
@@ -186,11 +203,6 @@ def _lost(reason: Reason, written: bool, detail: str) -> Outcome:
     return Outcome(False, reason, retry=True, uncertain=written, whole_channel=True, detail=detail)
 
 
-def _hang_up(connection: http.client.HTTPConnection, late: threading.Event) -> None:
+def _hang_up(connection: _Pinned, late: threading.Event) -> None:
     late.set()
-    raw = connection.sock
-    if raw is not None:
-        try:
-            raw.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it was closed meanwhile: what we wanted
+    connection.hang_up()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from mlobs.errors import ConfigError, Problem, nearest
+from mlobs.errors import ConfigError, MissingExtraError, Problem, nearest
 from mlobs.notify.channels.base import Channel, Message
 from mlobs.notify.channels.console import ConsoleChannel, to_stdout
 from mlobs.notify.channels.webhook import WebhookChannel
@@ -22,6 +22,7 @@ def build_channels(settings: NotifySettings, write: Callable[[str], None] = to_s
     makers: Mapping[str, Callable[[ChannelSettings], Channel]] = {
         "console": lambda one: ConsoleChannel(one.name, write),
         "webhook": _webhook,
+        "slack": _slack,
     }
     built: dict[str, Channel] = {}
     for name, one in settings.channels.items():
@@ -44,6 +45,20 @@ def _webhook(one: ChannelSettings) -> Channel:
         allowed=allowed_addresses(one),
         signing_key=one.secrets.get("signing_key"),
         timeout=float(one.options.get("timeout", 10)),
+    )
+
+
+def _slack(one: ChannelSettings) -> Channel:
+    try:  # the extra [slack]
+        from mlobs.notify.channels.slack import DEFAULT_BASE, SlackChannel
+    except ModuleNotFoundError:
+        raise MissingExtraError.for_extra(f"notify.channels.{one.name}.slack", "slack") from None
+    return SlackChannel(
+        one.name,
+        str(one.options["channel"]),
+        one.secrets["token"],
+        base_url=str(one.options.get("base_url", DEFAULT_BASE)),
+        interactive="signing_secret" in one.secrets,
     )
 
 

@@ -11,7 +11,6 @@ import hmac
 
 import msgspec
 
-from mlobs import __version__
 from mlobs.notify.channels.base import Message
 from mlobs.notify.drawing import plain
 from mlobs.notify.http import Addresses, NotSentError, parse_target, post
@@ -51,7 +50,7 @@ class WebhookChannel:
         target = parse_target(url, f"notify.channels.{self.name}.webhook.url", self._allowed)
         headers = {
             "Content-Type": "application/json",
-            "User-Agent": f"mlobs/{__version__}",
+            "User-Agent": "mlobs",
             "Idempotency-Key": f"{message.dedup_key}-{message.number}",
         }
         if self._key is not None:

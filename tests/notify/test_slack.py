@@ -1,0 +1,154 @@
+"""The Slack channel against a stub that speaks Slack's Web API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlobs.errors import ConfigError
+from mlobs.notify.channels.base import Message
+from mlobs.notify.channels.slack import SlackChannel
+from mlobs.notify.compose import compose
+from mlobs.notify.incident import Grouping, absorb
+from mlobs.notify.page import Page
+from mlobs.notify.retry import Reason
+from mlobs.secret import Secret
+from tests.notify.desks import T0, an_alert, ceased, make_desk, make_settings
+from tests.notify.stubs import Fault, Slack, serving, too_many
+
+
+@pytest.fixture
+def slack() -> Iterator[Slack]:
+    stub = Slack()
+    with serving(stub.stub):
+        yield stub
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Secret:
+    (tmp_path / "token").write_text("xoxb-right\n")
+    return Secret("notify.channels.oncall.slack.token_file", file=str(tmp_path / "token"))
+
+
+def channel_of(slack: Slack, token: Secret, timeout: float = 5.0, where: str = "#oncall") -> SlackChannel:
+    return SlackChannel("oncall", where, token, base_url=slack.stub.url, interactive=True, timeout=timeout)
+
+
+def a_page(**alert: object) -> Page:
+    (change,) = absorb([], [an_alert(**alert)], T0, Grouping())
+    return compose(change.incident, make_settings(), T0)
+
+
+def a_message(
+    kind: str = "firing", *, ref: str | None = None, uncertain: bool = False, **alert: object
+) -> Message:
+    return Message(kind, a_page(**alert), "mlobs-abc", 1, T0, ref, uncertain)
+
+
+def test_an_incident_is_one_message_that_is_kept_up_to_date_in_place(slack: Slack, token: Secret):
+    channel = channel_of(slack, token)
+    desk = make_desk(channel)  # type: ignore[arg-type]
+    alert = an_alert()
+    desk.receive([alert], T0)
+    desk.pump(T0)
+    desk.receive([alert, an_alert("drift")], T0 + 30)
+    desk.pump(T0 + 30)
+    desk.receive([ceased(alert, T0 + 60), ceased(an_alert("drift"), T0 + 60)], T0 + 60)
+    desk.pump(T0 + 600)
+    (shown,) = slack.shown
+    assert "RESOLVED" in shown["text"]
+    assert "burns" in json.dumps(shown["blocks"])
+
+
+def test_after_a_lost_answer_the_message_is_found_by_its_key_and_not_repeated(slack: Slack, token: Secret):
+    channel = channel_of(slack, token, timeout=1)
+    slack.stub.fail(Fault(accept=True, hang=3))
+    first = channel.send(a_message())
+    assert (first.sent, first.reason, first.uncertain) == (False, Reason.TIMEOUT, True)
+    again = channel.send(a_message(uncertain=True))
+    assert again.sent
+    assert len(slack.shown) == 1
+    assert slack.calls("conversations.history")
+
+
+def test_a_reader_without_rights_repeats_rather_than_stays_silent(slack: Slack, token: Secret):
+    slack.stub.fail(Fault(answer={"ok": False, "error": "missing_scope"}))
+    outcome = channel_of(slack, token).send(a_message(uncertain=True))
+    assert outcome.sent
+    assert len(slack.shown) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "retry", "wait"),
+    [
+        (too_many("7"), Reason.RATE_LIMITED, True, 7.0),
+        (Fault(500), Reason.SERVER_ERROR, True, None),
+        (Fault(reset=True), Reason.CONNECTION, True, None),
+        (Fault(answer={"ok": False, "error": "fatal_error"}), Reason.SERVER_ERROR, True, None),
+        (Fault(answer={"ok": False, "error": "invalid_auth"}), Reason.UNAUTHORIZED, True, 60.0),
+        (Fault(answer={"ok": False, "error": "channel_not_found"}), Reason.NOT_FOUND, True, 60.0),
+        (Fault(answer={"ok": False, "error": "no_text"}), Reason.REJECTED, False, None),
+    ],
+)
+def test_each_fault_has_its_reason_and_its_retry(slack, token, fault, reason, retry, wait):
+    slack.stub.fail(fault)
+    outcome = channel_of(slack, token).send(a_message())
+    assert (outcome.sent, outcome.reason, outcome.retry, outcome.retry_after_s) == (
+        False,
+        reason,
+        retry,
+        wait,
+    )
+
+
+def test_blocks_that_slack_refuses_are_sent_as_text(slack: Slack, token: Secret):
+    slack.stub.fail(Fault(answer={"ok": False, "error": "invalid_blocks"}))
+    assert channel_of(slack, token).send(a_message()).sent
+    (shown,) = slack.shown
+    assert "What burns" in shown["text"]
+
+
+def test_a_message_that_was_deleted_is_posted_anew(slack: Slack, token: Secret):
+    outcome = channel_of(slack, token).send(a_message("update", ref="C0123456789/1.0"))
+    assert outcome.sent
+    assert outcome.ref != "C0123456789/1.0"
+    assert len(slack.shown) == 1
+
+
+def test_names_cannot_mention_link_or_mark_up(slack: Slack, token: Secret):
+    evil = "<!channel> *x* <https://evil.example|click> @here http://evil.example & \u202e\ud800\n"
+    channel_of(slack, token).send(a_message(feature=evil, segment=evil, summary=evil, model=evil, cause=evil))
+    (request,) = slack.calls("chat.postMessage")
+    text = request.body.decode()
+    assert "<!channel>" not in text
+    assert "<https" not in text
+    assert "@here" not in json.loads(text)["text"]
+    assert "http://" not in json.loads(text)["text"]
+    kinds = {element["type"] for one in json.loads(text)["blocks"] for element in _leaves(one)}
+    assert kinds <= {"text", "link", "plain_text", "button"}
+
+
+def _leaves(block):
+    if block["type"] == "rich_text":
+        return [leaf for part in block["elements"] for leaf in part["elements"]]
+    return block["elements"] if block["type"] == "actions" else [block["text"]]
+
+
+def test_the_acknowledge_button_carries_the_incident(slack: Slack, token: Secret):
+    message = a_message()
+    channel_of(slack, token).send(message)
+    (shown,) = slack.shown
+    buttons = shown["blocks"][-1]["elements"]
+    assert (buttons[0]["action_id"], buttons[0]["value"]) == ("mlobs_acknowledge", message.page.incident)
+    assert [one["url"] for one in buttons[1:]] == [
+        "https://runbooks.example/fraud",
+        f"https://mlobs.example/incidents/{message.page.incident}",
+    ]
+
+
+def test_a_base_url_in_clear_is_refused_beyond_this_machine(token: Secret):
+    with pytest.raises(ConfigError, match="base_url"):
+        SlackChannel("oncall", "#oncall", token, base_url="http://slack.example/api")
