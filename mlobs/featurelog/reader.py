@@ -83,9 +83,8 @@ class LogReader:
 
     def __init__(self, source: str | Path) -> None:
         self.folder = Path(str(source).removeprefix("file://"))
-        self._spans: dict[
-            str, tuple[float, float]
-        ] = {}  # of sealed segments that were scanned: they do not change
+        # Of sealed segments that were scanned: they do not change any more.
+        self._spans: dict[str, tuple[float, float]] = {}
 
     def poll(self, cursor: bytes | None = None, limit: int = 100_000) -> Chunk:
         """What came after `cursor` (None: from the beginning), up to about `limit` records and labels.
@@ -153,10 +152,10 @@ class LogReader:
         return sorted(found.values(), key=lambda record: record.event_time)[:limit]
 
     def scan(self, start: float, end: float, model: str = "", limit: int = 20_000) -> pa.Table:
-        """The newest `limit` records with event time in `[start, end]`, by time; of `model`, or of all for "".
+        """The newest `limit` records with event time in `[start, end]`, by time; `model` "" is all of them.
 
-        The columns of `poll`. Segments are read from the newest backwards, and one whose span of time is known
-        from an earlier scan and lies outside is not opened.
+        The columns of `poll`. Segments are read from the newest backwards, and one whose span of time is
+        known from an earlier scan and lies outside is not opened.
         """
         counts = _Counts()
         accounts: dict[str, _Account] = {}
