@@ -10,8 +10,10 @@ BIN = .venv/bin
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
 
+# On a terminal the demo gets a process group of its own (set -m): Ctrl-C ends it, not make, and its verdict stays
+# the exit status.
 demo: .venv-demo/.stamp ## the whole way once, on real flights (ARGS="--no-faults")
-	@.venv-demo/bin/mlobs demo $(ARGS)
+	@demo=".venv-demo/bin/mlobs demo"; if [ -t 0 ]; then set -m; $$demo $(ARGS); else exec $$demo $(ARGS); fi
 
 test: .venv/.stamp lint types ## every test; on Debian against real servers
 	@$(BIN)/python tools/fetch-servers

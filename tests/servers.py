@@ -28,6 +28,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FETCHED = ROOT / ".cache" / "servers"
 T = TypeVar("T")
+Command = Sequence[str | Path]
 
 # name -> where it may lie (a glob below / or the fetched tree), the names it has in PATH, and how to get it.
 FETCH = "run tools/fetch-servers (Debian, no root), or put it into PATH"
@@ -107,7 +108,7 @@ class Process:
     """A server in a process group of its own, its output in a file; stopped with everything it started."""
 
     def __init__(
-        self, command: Sequence[str | Path], folder: Path, *, user: str | None = None, tree: Path = FETCHED
+        self, command: Command, folder: Path, *, user: str | None = None, tree: Path = FETCHED
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = Path(command[0]).name
@@ -201,10 +202,9 @@ def prometheus(
         (folder / "rules.yml").write_text(rules)
         config += f"\nrule_files: [{json.dumps(str(folder / 'rules.yml'))}]\n"
     (folder / "prometheus.yml").write_text(config)
-    command: list[str | Path] = [binary, f"--config.file={folder / 'prometheus.yml'}"]
-    command += [f"--storage.tsdb.path={folder / 'data'}", "--web.listen-address=127.0.0.1:0"]
-    command += ["--web.enable-lifecycle", *flags]
-    process = Process(command, folder)
+    files = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+    listen = ["--web.listen-address=127.0.0.1:0", "--web.enable-lifecycle"]
+    process = Process([binary, *files, *listen, *flags], folder)
     try:
         url = "http://" + process.logged(r'msg="Listening on" address=(\S+)')
         process.logged(r'msg="(Server is ready to receive web requests)')
@@ -228,11 +228,10 @@ def alertmanager(folder: Path, config: str = "", flags: Sequence[str] = ()) -> I
     binary = need("alertmanager")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "alertmanager.yml").write_text(config or "route: {receiver: none}\nreceivers: [{name: none}]\n")
-    command: list[str | Path] = [binary, f"--config.file={folder / 'alertmanager.yml'}"]
-    # Its gossip would listen beyond loopback.
-    command += [f"--storage.path={folder / 'data'}", "--web.listen-address=127.0.0.1:0"]
-    command += ["--cluster.listen-address=", *flags]
-    process = Process(command, folder)
+    files = [f"--config.file={folder / 'alertmanager.yml'}", f"--storage.path={folder / 'data'}"]
+    # No cluster: its gossip would listen beyond loopback.
+    listen = ["--web.listen-address=127.0.0.1:0", "--cluster.listen-address="]
+    process = Process([binary, *files, *listen, *flags], folder)
     try:
         yield Alertmanager("http://" + process.logged(r'msg="Listening on" address=(\S+)'), process)
     finally:
@@ -272,7 +271,8 @@ def redis(folder: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def kafka(folder: Path) -> Iterator[str]:
     """Yields HOST:PORT of a broker (noida-db: groups, commits, transactions and lag behave as Kafka's)."""
-    command = [need("kafka"), "start", "--only", "kafka", "--kafka-port", "0", "--data-dir", folder / "data"]
+    options = "start --only kafka --kafka-port 0 --data-dir".split()
+    command: Command = [need("kafka"), *options, folder / "data"]
     process = Process(command, folder)
     try:
         yield process.logged(r"kafka\s+(127\.0\.0\.1:\d+)")
@@ -294,7 +294,7 @@ class Postgres:
         import psycopg
 
         with psycopg.connect(self.dsn(), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
+            connection.execute(f'CREATE DATABASE "{name}"')
         return self.dsn(name).replace("postgresql://", "postgresql+psycopg://")
 
 
@@ -313,21 +313,12 @@ def postgres() -> Iterator[Postgres]:
                 copy_postgres(programs, tree)
                 programs = tree / programs.relative_to(FETCHED)
         data = folder / "data"
-        options = [
-            "-D",
-            data,
-            "-U",
-            "postgres",
-            "--auth=trust",
-            "--no-sync",
-            "--encoding=UTF8",
-            "--locale=C.UTF-8",
-        ]
+        options = f"-U postgres --auth=trust --no-sync --encoding=UTF8 --locale=C.UTF-8 -D {data}".split()
         initdb = Process([programs / "initdb", *options], folder / "log", user=user, tree=tree)
         if initdb.popen.wait(120):
             pytest.fail(f"initdb: {initdb.log.read_text()}", pytrace=False)
         # Only loopback, no socket file; no fsync, the cluster is thrown away.
-        command = [programs / "postgres", "-D", data, "-h", "127.0.0.1", "-k", "", "-F"]
+        command: Command = [programs / "postgres", "-D", data, "-h", "127.0.0.1", "-k", "", "-F"]
         port, process = on_free_port(
             lambda port: Process([*command, "-p", str(port)], folder / "log", user=user, tree=tree),
             "ready to accept connections",
@@ -416,7 +407,13 @@ class Chromium:
         flags += " disable-component-update disable-sync disable-dev-shm-usage"
         with tempfile.TemporaryDirectory(prefix="mlobs-chromium-", ignore_cleanup_errors=True) as profile:
             command = [str(self.binary), *(f"--{flag}" for flag in flags.split())]
-            command += [f"--user-data-dir={profile}", f"--virtual-time-budget={wait_ms}", *options, url]
+            command = [
+                *command,
+                f"--user-data-dir={profile}",
+                f"--virtual-time-budget={wait_ms}",
+                *options,
+                url,
+            ]
             with subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

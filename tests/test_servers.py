@@ -64,6 +64,7 @@ def test_kafka_delivers_what_was_produced(kafka: str) -> None:
     try:
         consumer.subscribe(["smoke"])
         message = servers.eventually(lambda: consumer.poll(0.2), "the message arrives")
+        assert message is not None
         assert (message.error(), message.value()) == (None, b"hello")
     finally:
         consumer.close()
