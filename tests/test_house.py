@@ -59,6 +59,8 @@ EDGES: dict[str, str] = {
     "service": "clock randomness environment disk network threads: wires the stages to the machine",
     "featurelog.spool": "disk: writes, locks and seals segments",
     "featurelog.writer": "clock environment disk network threads: commit thread, host name, fork and exit",
+    "drift.mlref": "disk: writes and reads the reference file",
+    "drift.readers": "disk: opens Parquet, Arrow and CSV files",
     "featurelog.keys": "randomness environment disk: makes the missing key, keeps it beside the log",
     "notify.channels.slack": "network: speaks to Slack through slack-sdk",
     "notify.enrich": "clock threads: gives enrichers their two seconds, each in a thread that may hang",

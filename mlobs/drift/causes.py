@@ -1,0 +1,196 @@
+"""One sentence for people: what a failing check looks like, and what it may come from. Pure.
+
+A change of unit is offered as a hypothesis only: the reference's deciles under each of a short list of known
+conversions are laid beside the observed ones, and the nearest is named when it explains most of the
+difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlobs.drift import bits
+from mlobs.drift.checks import CheckResult
+from mlobs.drift.grid import Floats
+from mlobs.drift.spec import CONSTANT, NULL, RANGE, SCHEMA, TYPE, UNSEEN, ColumnSpec
+from mlobs.drift.state import State, add, weighted_cells
+
+_DECILES = np.arange(1, 10) / 10
+_NEAR = 0.75
+"""A conversion is named when the deciles it predicts miss by less than this share of their own spread."""
+_BETTER = 4.0
+"""... and by this factor less than without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A change of unit that pipelines are known to make."""
+
+    name: str
+    apply: Callable[[Floats], Floats]
+
+
+CONVERSIONS: Sequence[Conversion] = (
+    Conversion("Fahrenheit to Celsius", lambda x: (x - 32) / 1.8),
+    Conversion("Celsius to Fahrenheit", lambda x: x * 1.8 + 32),
+    Conversion("Celsius to Kelvin", lambda x: x + 273.15),
+    Conversion("Kelvin to Celsius", lambda x: x - 273.15),
+    Conversion("a factor of 1/1000", lambda x: x / 1000),
+    Conversion("a factor of 1/100", lambda x: x / 100),
+    Conversion("a factor of 1/10", lambda x: x / 10),
+    Conversion("a factor of 10", lambda x: x * 10),
+    Conversion("a factor of 100", lambda x: x * 100),
+    Conversion("a factor of 1000", lambda x: x * 1000),
+    Conversion("miles to kilometres", lambda x: x * 1.609344),
+    Conversion("kilometres to miles", lambda x: x / 1.609344),
+    Conversion("inches to millimetres", lambda x: x * 25.4),
+    Conversion("pounds to kilograms", lambda x: x * 0.45359237),
+    Conversion("a changed sign", lambda x: -x),
+)
+
+
+def describe(result: CheckResult, column: ColumnSpec, current: State, reference: State | None) -> str:
+    """The named cause of a failed check, for example `92 % of rows below the training minimum 10.94 (range);
+    ...`.
+    """
+    share = _percent(result.share)
+    worst = f"worst reference day {_percent(result.worst)}" + (f", {result.day}" if result.day else "")
+    if result.check == RANGE:
+        return _range(column, current, reference)
+    if result.check == NULL:
+        return f"{share} of rows null or NaN (null); {worst}"
+    if result.check == UNSEEN:
+        names = ", ".join(repr(word[:40]) for word in list(_unseen(current, column.name))[:3])
+        return f"{share} of rows in categories unknown to the reference (unseen), such as {names}; {worst}"
+    if result.check == TYPE:
+        return f"{share} of rows hold no {column.kind} (type; {column.arrow} in the reference); {worst}"
+    if result.check == CONSTANT:
+        same = _same(current, column)
+        return f"every row has the same value {same} (constant); the reference varies on every day"
+    if result.check == SCHEMA:
+        return f"{share} of rows come without this column, or with two of its name (schema)"
+    return f"{share} of rows fail {result.check}; {worst}"
+
+
+def _range(column: ColumnSpec, current: State, reference: State | None) -> str:
+    below = above = infinite = rows = 0.0
+    for weight, stratum in current.strata.items():
+        counts = stratum.columns[column.name]
+        below, above = below + weight * counts.below, above + weight * counts.above
+        infinite += weight * (counts.pos_inf + counts.neg_inf)
+        rows += weight * counts.rows
+    low, high = column.limits or (float("nan"), float("nan"))
+    said = "declared" if column.declared else "training"
+    parts = []
+    if below:
+        parts.append(f"{_percent(below / rows)} of rows below the {said} minimum {_number(low)}")
+    if above:
+        parts.append(f"{_percent(above / rows)} of rows above the {said} maximum {_number(high)}")
+    if infinite:
+        parts.append(f"{_percent(infinite / rows)} of rows infinite")
+    text = " and ".join(parts) + f" (range; {said} range {_number(low)} to {_number(high)})"
+    seen = observed_quantiles(current, column, np.array([0.05, 0.5, 0.95]))
+    if np.isfinite(seen).all():
+        text += f"; observed 5/50/95 %: {', '.join(_number(float(value)) for value in seen)}"
+    if reference is not None:
+        guess = unit_hypothesis(reference, current, column)
+        if guess:
+            text += f"; values look like a change of unit: {guess} (a hypothesis)"
+    return text
+
+
+def observed_quantiles(state: State, column: ColumnSpec, ranks: Floats) -> Floats:
+    """Quantiles of a numeric column from its bins, and from the finer histogram beyond the limits.
+
+    Within a bin the values count as spread evenly. NaN without values.
+    """
+    if column.grid is None:
+        return np.full(len(ranks), np.nan)
+    grid = column.grid
+    cells = weighted_cells(state, column.name, grid.bins)
+    outside: dict[int, int] = {}
+    low, high = np.inf, -np.inf
+    for stratum in state.strata.values():
+        counts = stratum.columns.get(column.name)
+        if counts is not None:
+            outside = add(outside, counts.outside)
+            low, high = min(low, counts.low), max(high, counts.high)
+    if cells.sum() <= 0:
+        return np.full(len(ranks), np.nan)
+    left = np.maximum(np.concatenate([[low], grid.edges]), low)
+    right = np.minimum(np.concatenate([grid.edges, [high]]), high)
+    centres, weights = [], []
+    for place in np.flatnonzero(cells):
+        beyond = (
+            outside and column.limits is not None and not column.limits[0] <= left[place] <= column.limits[1]
+        )
+        if not beyond:
+            centres.append(np.linspace(left[place], right[place], 5)[[1, 2, 3]])
+            weights.append(np.full(3, cells[place] / 3))
+    if outside:
+        inside = sum(part.sum() for part in weights)
+        keys = np.array(sorted(outside), dtype=np.uint64)
+        share = np.array([outside[int(key)] for key in keys], dtype=np.float64)
+        centres.append(bits.middle(keys))
+        weights.append(share / share.sum() * max(cells.sum() - inside, 1e-9))
+    points, mass = np.concatenate(centres), np.concatenate(weights)
+    order = np.argsort(points)
+    upto = np.cumsum(mass[order])
+    return np.asarray(points[order][np.minimum(np.searchsorted(upto, ranks * upto[-1]), len(order) - 1)])
+
+
+def unit_hypothesis(reference: State, current: State, column: ColumnSpec) -> str:
+    """The conversion that explains the observed deciles best, a runner-up that fits as well, or an empty
+    text.
+    """
+    before = observed_quantiles(reference, column, _DECILES)
+    after = observed_quantiles(current, column, _DECILES)
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return ""
+    plain = float(np.abs(after - before).mean())
+    fits = []
+    for conversion in CONVERSIONS:
+        expected = np.sort(conversion.apply(before))
+        spread = float(expected[7] - expected[1])
+        error = float(np.abs(after - expected).mean())
+        if spread > 0 and error < _NEAR * spread and error * _BETTER < plain:
+            shape = float(after[7] - after[1]) / spread
+            fits.append((error / spread + abs(np.log(max(shape, 1e-3))) / 2, conversion.name))
+    fits.sort()
+    if not fits:
+        return ""
+    rival = f", or {fits[1][1]}" if len(fits) > 1 and fits[1][0] < 1.5 * fits[0][0] else ""
+    return f"{fits[0][1]}{rival}"
+
+
+def _unseen(state: State, name: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for stratum in state.strata.values():
+        if name in stratum.columns:
+            found = add(found, stratum.columns[name].unseen)
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _same(state: State, column: ColumnSpec) -> str:
+    for stratum in state.strata.values():
+        counts = stratum.columns.get(column.name)
+        if counts is not None and counts.values:
+            if column.grid is not None:
+                return _number(counts.low)
+            cell = int(np.flatnonzero(counts.cells)[0])
+            if cell < len(column.categories):
+                return repr(column.categories[cell][:40])
+    return ""
+
+
+def _percent(share: float) -> str:
+    if 0 < share < 0.01 or 0.99 < share < 1:
+        return f"{share * 100:.2f} %"
+    return f"{share * 100:.0f} %"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.6g}"

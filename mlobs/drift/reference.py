@@ -1,0 +1,326 @@
+"""The reference: bins, their counts over the whole reference, and the shares of its single days. Pure.
+
+Built once from two passes over the data: the first takes a sample, which fixes the bins; the second counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mlobs.drift.arrays import codes, kind_of, numbers, one_array, text_of
+from mlobs.drift.checks import DayShares, check_shares
+from mlobs.drift.grid import Floats, grid_of, reference_edges
+from mlobs.drift.profile import profile
+from mlobs.drift.spec import CATEGORY, CATEGORY_CAP, NULL, NUMBER, RANGE, UNSEEN, UNUSABLE, ColumnSpec, Spec
+from mlobs.drift.state import State, empty_state, merge
+from mlobs.errors import NothingJudgedError, UsageError
+from mlobs.settings import FeatureSettings
+from mlobs.slices import slice_at
+
+Batches = Callable[[], Iterator[pa.Table]]
+"""The reference's rows, batch by batch, as often as asked for."""
+
+SAMPLE = 262_144
+"""Values of a column that fix its bins; the counts are of all rows."""
+HABIT = 0.05
+"""What a reference day does in more than this share of its rows makes no row bad."""
+WHOLE = ""
+"""Key of the unsegmented shares."""
+SCORE = "prediction"
+"""The column of the model's own output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slicing:
+    """How the reference is cut: by the values of `day`, or by the slices of event time `time`; and by
+    `segment`.
+    """
+
+    day: str | None = None
+    time: str | None = None
+    window: float = 86400.0
+    zone: str = "UTC"
+    segment: str | None = None
+
+    @property
+    def helpers(self) -> frozenset[str]:
+        """Columns that are no features; a segment may well be one."""
+        return frozenset(name for name in (self.day, self.time) if name)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """A built reference. `id` is a hash of all that follows it."""
+
+    name: str
+    id: str
+    spec: Spec
+    state: State
+    days: Mapping[str, DayShares]
+    """Shares by segment; `""` holds the whole traffic."""
+    slicing: Slicing
+    model_version: str = ""
+    """The version it was trained with; empty: it serves every version."""
+    source: str = ""
+
+    @property
+    def rows(self) -> int:
+        return self.state.rows
+
+
+def build_reference(
+    data: pa.Table | Batches,
+    name: str,
+    *,
+    features: Sequence[str] | None = None,
+    score_column: str | None = None,
+    slicing: Slicing | None = None,
+    model_version: str = "",
+    source: str = "",
+) -> Reference:
+    """The reference over all rows of a table, or of batches that can be read twice.
+
+    `features` are the columns that count (default: all but those of the slicing); `score_column` is profiled
+    under the name `prediction`. Raises UsageError for a column that is not there, NothingJudgedError without
+    rows. Memory: one batch, the sample of 262,144 values a column, and one state a day and segment.
+    """
+    slicing = slicing or Slicing()
+    batches = _batches(data, score_column)
+    columns = None if features is None else [*features, *([SCORE] if score_column else [])]
+    spec = learn_spec(batches, columns, slicing.helpers, [slicing.segment] if slicing.segment else [])
+    states: dict[tuple[str, str], State] = {}
+    order: dict[str, float] = {}
+    for batch in batches():
+        for label, rank, segment, part in _cut(batch, slicing):
+            order[label] = rank
+            state = profile(part, spec)
+            for key in {(WHOLE, label), (segment, label)}:
+                states[key] = merge(states[key], state) if key in states else state
+    whole = empty_state(spec.reference)
+    for (segment, _), state in states.items():
+        if segment == WHOLE:
+            whole = merge(whole, state)
+    days = {
+        segment: _day_shares(
+            {label: state for (found, label), state in states.items() if found == segment}, order, spec
+        )
+        for segment in sorted({segment for segment, _ in states})
+    }
+    return seal(Reference(name, "", spec, whole, days, slicing, model_version, source))
+
+
+def _batches(data: pa.Table | Batches, score_column: str | None) -> Batches:
+    read: Batches = (lambda: iter([data])) if isinstance(data, pa.Table) else data
+    if score_column is None or score_column == SCORE:
+        return read
+
+    def renamed() -> Iterator[pa.Table]:
+        for batch in read():
+            if score_column not in batch.schema.names:
+                raise UsageError.of(
+                    "reference", f"the score column {score_column!r}", "none", "correct the name"
+                )
+            yield batch.rename_columns(
+                [SCORE if name == score_column else name for name in batch.schema.names]
+            )
+
+    return renamed
+
+
+def seal(reference: Reference) -> Reference:
+    """The reference with its id and the checks of rows settled."""
+    hashed = sha256(repr((reference.name, reference.model_version, reference.slicing)).encode())
+    for name, column in reference.spec.columns.items():
+        hashed.update(repr((name, column.kind, column.categories, column.limits)).encode())
+        if column.grid is not None:
+            hashed.update(column.grid.edges.tobytes())
+        for weight, stratum in sorted(reference.state.strata.items()):
+            hashed.update(repr(weight).encode() + stratum.columns[name].cells.tobytes())
+    name_of = hashed.hexdigest()
+    columns = {
+        name: replace(column, row_checks=_row_checks(name, reference.days[WHOLE]))
+        for name, column in reference.spec.columns.items()
+    }
+    spec = Spec(columns, name_of, reference.spec.ignored)
+    return replace(reference, id=name_of, spec=spec, state=State(name_of, reference.state.strata))
+
+
+def _row_checks(column: str, days: DayShares) -> frozenset[str]:
+    habits = {
+        check
+        for check in (NULL, UNSEEN, RANGE)
+        if max(days.shares.get(column, {}).get(check, (0.0,)), default=0.0) > HABIT
+    }
+    return ColumnSpec("", NUMBER).row_checks - habits
+
+
+def declare(spec: Spec, features: Mapping[str, FeatureSettings]) -> Spec:
+    """The spec with what a person declared in place of what was inferred; unknown features are left out."""
+    columns = dict(spec.columns)
+    for name, feature in features.items():
+        column = columns.get(name)
+        if column is None:
+            continue
+        if feature.range is not None and column.kind == NUMBER:
+            column = replace(
+                column, limits=feature.range, declared=True, row_checks=column.row_checks | {RANGE}
+            )
+        if feature.categories is not None and column.kind == CATEGORY:
+            extra = frozenset(feature.categories) - set(column.categories)
+            column = replace(column, known=column.known | extra, declared=True)
+        columns[name] = column
+    return Spec(columns, spec.reference, spec.ignored)
+
+
+def learn_spec(
+    batches: Batches, columns: Sequence[str] | None, ignored: frozenset[str], needed: Sequence[str] = ()
+) -> Spec:
+    """Kinds and bins from a pass over the data: a strided sample of the numbers, every category by count."""
+    schema: pa.Schema | None = None
+    samples: dict[str, _Sample] = {}
+    words: dict[str, dict[str, int]] = {}
+    for batch in batches():
+        if schema is None:
+            schema = batch.schema
+            chosen = _choose(schema, columns, ignored, needed)
+        for name in chosen:
+            array = one_array(batch.column(batch.schema.names.index(name)))
+            kind = kind_of(array.type)
+            if kind == NUMBER:
+                samples.setdefault(name, _Sample()).add(numbers(array).values)
+            elif kind == CATEGORY:
+                _count_words(array, words.setdefault(name, {}))
+    if schema is None:
+        raise NothingJudgedError.of("reference", "rows", "none", "name a table with data")
+    specs = {}
+    for name in chosen:
+        kind_text = str(schema.field(schema.names.index(name)).type)
+        specs[name] = _column(name, kind_text, samples.get(name), words.get(name))
+    return Spec(specs, "", ignored)
+
+
+class _Sample:
+    """At most `2 * SAMPLE` values of a column, evenly strided: the stride doubles when they become too
+    many.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[Floats] = []
+        self.held = 0
+        self.stride = 1
+        self.low, self.high = np.inf, -np.inf
+
+    def add(self, values: Floats) -> None:
+        finite = values[np.isfinite(values)]
+        if not len(finite):
+            return
+        self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
+        self.parts.append(finite[:: self.stride])
+        self.held += len(self.parts[-1])
+        while self.held > 2 * SAMPLE:
+            self.parts = [np.concatenate(self.parts)[::2]]
+            self.held = len(self.parts[0])
+            self.stride *= 2
+
+    def values(self) -> Floats:
+        """The sample, with the least and the greatest of all values."""
+        return np.concatenate([*self.parts, [self.low, self.high]]) if self.held else np.empty(0)
+
+
+def _choose(
+    schema: pa.Schema, columns: Sequence[str] | None, ignored: frozenset[str], needed: Sequence[str]
+) -> list[str]:
+    known = list(dict.fromkeys(schema.names))
+    lacking = [name for name in (*(columns or ()), *ignored, *needed) if name not in known]
+    if lacking:
+        raise UsageError.of(
+            "reference",
+            f"columns of the table: {', '.join(known)[:200]}",
+            ", ".join(lacking),
+            "correct the name",
+        )
+    doubled = {name for name in known if schema.names.count(name) > 1}
+    chosen = [name for name in (columns or known) if name not in doubled]
+    return chosen if columns else [name for name in chosen if name not in ignored]
+
+
+def _column(name: str, arrow: str, sample: _Sample | None, words: Mapping[str, int] | None) -> ColumnSpec:
+    if sample is not None:
+        values = sample.values()
+        if not len(values):
+            return ColumnSpec(name, NUMBER, arrow)
+        return ColumnSpec(
+            name, NUMBER, arrow, grid_of(reference_edges(values)), limits=(sample.low, sample.high)
+        )
+    if words is not None:
+        ordered = sorted(words, key=lambda word: (-words[word], word))
+        return ColumnSpec(
+            name,
+            CATEGORY,
+            arrow,
+            categories=tuple(ordered[:CATEGORY_CAP]),
+            known=frozenset(ordered[CATEGORY_CAP:]),
+        )
+    return ColumnSpec(name, UNUSABLE, arrow)
+
+
+def _count_words(array: pa.Array, counts: dict[str, int]) -> None:
+    position, words, _ = codes(array)
+    for word, count in zip(words, np.bincount(position, minlength=len(words)).tolist(), strict=True):
+        if count:
+            counts[word] = counts.get(word, 0) + count
+
+
+def _cut(batch: pa.Table, slicing: Slicing) -> Iterator[tuple[str, float, str, pa.Table]]:
+    """(label, rank, segment, rows) of each day and segment within a batch."""
+    rows = batch.num_rows
+    if not rows:
+        return
+    labels, ranks = _labels(batch, slicing)
+    segments = (
+        np.array([text_of(value) for value in batch.column(slicing.segment).to_pylist()], dtype=object)
+        if slicing.segment
+        else np.full(rows, WHOLE, dtype=object)
+    )
+    _, day = np.unique(labels.astype(str), return_inverse=True)
+    _, group = np.unique(segments.astype(str), return_inverse=True)
+    both = day.astype(np.int64) * (int(group.max()) + 1) + group
+    for value in np.unique(both):
+        chosen = np.flatnonzero(both == value)
+        first = chosen[0]
+        yield str(labels[first]), float(ranks[first]), str(segments[first]), batch.take(pa.array(chosen))
+
+
+def _labels(batch: pa.Table, slicing: Slicing) -> tuple[npt.NDArray[np.object_], Floats]:
+    rows = batch.num_rows
+    if slicing.time is not None:
+        times = numbers(one_array(batch.column(slicing.time)))
+        starts = np.zeros(rows)
+        at = np.arange(rows) if times.index is None else times.index
+        cache: dict[float, float] = {}
+        for place, moment in zip(at, times.values, strict=True):
+            hour = moment // 900.0
+            if hour not in cache:
+                cache[hour] = slice_at(float(moment), slicing.window, slicing.zone).start
+            starts[place] = cache[hour]
+        return np.array([f"{start:.0f}" for start in starts], dtype=object), starts
+    if slicing.day is not None:
+        values = [text_of(value) for value in batch.column(slicing.day).to_pylist()]
+        return np.array(values, dtype=object), np.zeros(rows)
+    return np.full(rows, "", dtype=object), np.zeros(rows)
+
+
+def _day_shares(states: Mapping[str, State], order: Mapping[str, float], spec: Spec) -> DayShares:
+    labels = tuple(sorted(states, key=lambda label: (order[label], label)))
+    shares: dict[str, dict[str, list[float]]] = {}
+    for label in labels:
+        for name, column in spec.columns.items():
+            for check, share in check_shares(states[label], column).items():
+                shares.setdefault(name, {}).setdefault(check, []).append(share)
+    return DayShares(labels, tuple(states[label].rows for label in labels), shares)

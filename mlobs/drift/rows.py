@@ -1,0 +1,134 @@
+"""A chunk of feature records, cut into windows: each stream's rows as a table of feature columns. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mlobs.drift.arrays import one_array, text_of
+from mlobs.drift.reference import SCORE
+from mlobs.names import OTHER
+from mlobs.slices import Slice, slice_at
+
+_STEP = 900.0
+"""No zone changes its clock but on a quarter of an hour."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Rows of one version and segment within one window. `features` holds one column a feature."""
+
+    version: str
+    segment: str
+    window: Slice
+    features: pa.Table
+    weights: npt.NDArray[np.float64]
+    newest: float
+
+
+def cut(records: pa.Table, window: float, zone: str) -> tuple[list[Piece], int]:
+    """(pieces in order of time, rows without a usable event time) of the records of one model."""
+    times = np.asarray(
+        one_array(records.column("event_time"))
+        .cast(pa.float64())
+        .fill_null(np.nan)
+        .to_numpy(zero_copy_only=False)
+    )
+    usable = np.isfinite(times) & (times > -62e9) & (times < 253e9)
+    unusable = int(len(times) - usable.sum())
+    if unusable:
+        records, times = records.filter(pa.array(usable)), times[usable]
+    if not len(times):
+        return [], unusable
+    features = feature_table(records)
+    weights = _weights(records)
+    starts, windows = _windows(times, window, zone)
+    version = _words(records, "model_version")
+    segment = _words(records, "segment")
+    groups = np.unique(np.stack([starts, version[0], segment[0]]), axis=1)
+    pieces = []
+    for start, v, s in groups.T:
+        chosen = np.flatnonzero((starts == start) & (version[0] == v) & (segment[0] == s))
+        part = features if len(chosen) == len(times) else features.take(pa.array(chosen))
+        pieces.append(
+            Piece(
+                version[1][int(v)], segment[1][int(s)], windows[float(start)], part, weights[chosen],
+                float(times[chosen].max()),
+            )
+        )  # fmt: skip
+    return pieces, unusable
+
+
+def known_segment(segment: str, known: frozenset[str]) -> str:
+    """The segment as it is kept: those that the reference has no days of are one."""
+    return segment if not segment or segment in known else OTHER
+
+
+def feature_table(records: pa.Table) -> pa.Table:
+    """One column a feature, and the model's output as `prediction` unless a feature has that name.
+
+    Values that the log set aside because they are of another type than their column stand in it again, as
+    text.
+    """
+    features = records.column("features")
+    struct = one_array(features)
+    columns = dict(zip((field.name for field in struct.type), struct.flatten(), strict=True))
+    if SCORE not in columns and SCORE in records.schema.names:
+        columns[SCORE] = one_array(records.column(SCORE))
+    for row, name, value in _conflicts(records):
+        if name in columns:
+            columns[name] = _with_value(columns[name], row, value)
+    if not columns:
+        return pa.table({"": pa.nulls(records.num_rows)}).select([])
+    return pa.table(columns)
+
+
+def _conflicts(records: pa.Table) -> Iterator[tuple[int, str, str]]:
+    if "conflicts" not in records.schema.names:
+        return
+    column = one_array(records.column("conflicts"))
+    if column.null_count == len(column):
+        return
+    for row, entry in enumerate(column.to_pylist()):
+        for name, value in entry or ():
+            yield row, name, value
+
+
+def _with_value(array: pa.Array, row: int, value: str) -> pa.Array:
+    words = [None if item is None else text_of(item) for item in array.to_pylist()]
+    try:
+        words[row] = text_of(json.loads(value))
+    except ValueError:
+        words[row] = value
+    return pa.array(words, pa.string())
+
+
+def _weights(records: pa.Table) -> npt.NDArray[np.float64]:
+    if "weight" not in records.schema.names:
+        return np.ones(records.num_rows)
+    column = one_array(records.column("weight")).cast(pa.float64()).fill_null(1.0)
+    return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+def _windows(
+    times: npt.NDArray[np.float64], window: float, zone: str
+) -> tuple[npt.NDArray[np.float64], dict[float, Slice]]:
+    step = min(window, _STEP)
+    steps, place = np.unique(np.floor(times / step), return_inverse=True)
+    found = [slice_at(float(number * step), window, zone) for number in steps]
+    starts = np.array([one.start for one in found])
+    return starts[place], {one.start: one for one in found}
+
+
+def _words(records: pa.Table, name: str) -> tuple[npt.NDArray[np.int64], list[str]]:
+    if name not in records.schema.names:
+        return np.zeros(records.num_rows, dtype=np.int64), [""]
+    coded = one_array(records.column(name)).cast(pa.string()).fill_null("").dictionary_encode()
+    return np.asarray(
+        coded.indices.to_numpy(zero_copy_only=False), dtype=np.int64
+    ), coded.dictionary.to_pylist()

@@ -1,0 +1,103 @@
+"""Tables of the drift stage: open windows and the cursor, windows judged, verdicts, breaches.
+
+Version 1. Times are seconds since the epoch, UTC.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+
+from mlobs.store import Schema
+
+_meta = MetaData()
+
+cursors = Table(
+    "drift_cursor",
+    _meta,
+    Column("source", String, primary_key=True),
+    Column("cursor", LargeBinary, nullable=False),
+    # The ledger of rows: offered = delivered + late + unusable + queued (in open windows).
+    Column("offered", Integer, nullable=False),
+    Column("delivered", Integer, nullable=False),
+    Column("late", Integer, nullable=False),
+    Column("unusable", Integer, nullable=False),
+    Column("event_time", Float),
+)
+
+open_windows = Table(
+    "drift_open",
+    _meta,
+    Column("model", String, primary_key=True),
+    Column("model_version", String, primary_key=True),
+    Column("segment", String, primary_key=True),
+    Column("start", Float, primary_key=True),
+    Column("end", Float, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+)
+
+windows = Table(
+    "drift_windows",
+    _meta,
+    Column("model", String, primary_key=True),
+    Column("model_version", String, primary_key=True),
+    Column("segment", String, primary_key=True),
+    Column("start", Float, primary_key=True),
+    Column("end", Float, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("verdict", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("reference", String, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("drift_windows_by_end", "model", "end"),
+)
+
+verdicts = Table(
+    "drift_verdicts",
+    _meta,
+    Column("model", String, primary_key=True),
+    Column("model_version", String, primary_key=True),
+    Column("segment", String, primary_key=True),
+    Column("start", Float, primary_key=True),
+    Column("feature", String, primary_key=True),
+    Column("statistic", String, primary_key=True),
+    Column("end", Float, nullable=False),
+    Column("verdict", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("value", Float),
+    Column("threshold", Float),
+    Column("p_value", Float),
+    Column("rows", Integer, nullable=False),
+    Column("reference", String, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("drift_verdicts_by_feature", "model", "feature", "end"),
+)
+
+breaches = Table(
+    "drift_breaches",
+    _meta,
+    Column("model", String, primary_key=True),
+    Column("feature", String, primary_key=True),
+    Column("segment", String, primary_key=True),
+    Column("status", String, primary_key=True),
+    Column("since", Float, primary_key=True),
+    Column("model_version", String, nullable=False),
+    Column("severity", String, nullable=False),
+    Column("opened_at", Float, nullable=False),
+    Column("closed_at", Float),
+    Column("windows", Integer, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+
+notes = Table(
+    "drift_notes",
+    _meta,
+    # What is off and why, by the reference in force; rewritten when `serve` starts.
+    Column("model", String, primary_key=True),
+    Column("feature", String, primary_key=True),
+    Column("check", String, primary_key=True),
+    Column("reference", String, nullable=False),
+    Column("text", Text, nullable=False),
+)
+
+SCHEMA = Schema("drift", 1, _meta)
