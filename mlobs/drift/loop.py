@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
@@ -342,7 +341,7 @@ def _load_references(settings: Settings) -> dict[str, Watched]:
     for model in settings.models:
         if model.reference is None:
             continue
-        path = Path(os.path.join(settings.base, model.reference))
+        path = os.path.join(settings.base, model.reference)
         try:
             reference = read_reference(path)
         except MlobsError as error:
