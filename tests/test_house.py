@@ -93,12 +93,13 @@ OS_ATTRIBUTES = {
     "environment": "environ getenv putenv getpid cpu_count sched_getaffinity uname",
     "randomness": "urandom getrandom",
     "threads": "fork kill killpg register_at_fork _exit",
-    None: "PathLike fspath fsencode fsdecode sep linesep",  # pure
+    None: "PathLike fspath fsencode fsdecode sep linesep path",  # pure, but for os.path.exists and the like
 }
 # Calls whose name says enough, whatever they are called on.
 METHODS = {
     "randomness": "uuid1 uuid4",
     "disk": "read_text read_bytes write_text write_bytes mkdir rmdir unlink is_file is_dir iterdir rglob"
+    " isfile isdir getsize getmtime abspath realpath"
     " touch ParquetFile ParquetWriter write_table read_table create_engine memory_map OSFile",
 }
 
