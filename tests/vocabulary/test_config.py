@@ -90,7 +90,7 @@ def test_every_problem_of_a_file_is_reported_at_once_with_line_and_remedy() -> N
         "mlobs.yaml:10: slo.windows[0]: expected a short window within the long one",
         "mlobs.yaml:12: slo.objectives[0].model: expected a model of `models`, got 'frod'",
         "mlobs.yaml:12: slo.objectives[0].sli.p99.treshold: expected a known name, got 'treshold'",
-        "mlobs.yaml:12: slo.objectives[0].objective: expected an objective between 0 and 1, got 99.9; 99.9 is",
+        "mlobs.yaml:12: slo.objectives[0].objective: expected an objective between 0 and 1, got 99.9",
         "mlobs.yaml:13: slo.objectives[1].name: expected a name of its own",
         "mlobs.yaml:13: slo.objectives[1].sli: expected a kind of indicator",
         "mlobs.yaml:13: slo.objectives[1].objective",

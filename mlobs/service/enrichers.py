@@ -1,0 +1,99 @@
+"""What pages are enriched with: drift's causes, and what the kept calls of the feature log show.
+
+Plain callables, each run in a thread of its own with 2 s to answer; a page leaves without one that fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urlencode
+
+from mlobs.drift import read as drift_read
+from mlobs.featurelog.reader import LogReader
+from mlobs.notify.enrich import Enricher
+from mlobs.notify.incident import Incident
+from mlobs.notify.page import FeatureFinding, PageParts
+from mlobs.service.evidence import calls_of, serving_parts
+from mlobs.settings import Settings
+from mlobs.store import Store
+
+SERVING = frozenset({"latency", "p99", "availability", "errors", "good_prediction"})
+DATA = frozenset({"drift", "data_quality", "freshness", "range", "null", "unseen", "constant", "schema"})
+CALLS = 20_000
+"""Newest kept calls that are looked at, on either side of the onset."""
+BEFORE = 86400.0
+"""Seconds before the onset that tell what is usual, at least."""
+
+REPAIRS = {
+    "range": "check the unit and the upstream feed; the training range is in the reference",
+    "null": "check the upstream join or feed that fills it",
+    "unseen": "check for a renamed or new category upstream",
+    "constant": "check for a stuck sensor or a default that is always sent",
+    "schema": "check which release stopped sending the column",
+    "type": "check the producer's serialisation",
+}
+
+
+def enrichers(settings: Settings, store: Store) -> list[Enricher]:
+    """In the order in which their parts count."""
+    found: list[Enricher] = [links(settings), features(store)]
+    if settings.feature_log is not None:
+        found.append(calls(settings, LogReader(settings.feature_log)))
+    return found
+
+
+def features(store: Store) -> Callable[[Incident], PageParts]:
+    """Ranked features with the check that broke, its named cause and what to look at."""
+
+    def ask(incident: Incident) -> PageParts:
+        if not DATA & set(incident.causes):
+            return PageParts()
+        causes = drift_read.explain(store, incident.model, incident.since, incident.changed_at)
+        return PageParts(
+            features=tuple(
+                FeatureFinding(
+                    feature=cause.feature,
+                    statistic=f"check:{cause.check}",
+                    value=cause.value,
+                    threshold=cause.threshold,
+                    cause=cause.detail,
+                    repair=REPAIRS.get(cause.check, ""),
+                    segment=cause.segment,
+                    since=cause.first_window_start,
+                )
+                for cause in causes
+            )
+        )
+
+    return ask
+
+
+def calls(settings: Settings, reader: LogReader) -> Callable[[Incident], PageParts]:
+    """Slowest stage, segments and traces, from the calls since the onset beside those before it."""
+
+    def ask(incident: Incident) -> PageParts:
+        if not SERVING & set(incident.causes):
+            return PageParts()
+        thresholds = settings.latency_thresholds(incident.model)
+        threshold = thresholds[0] if thresholds else None
+        onset, until = incident.since, incident.changed_at
+        usual = max(BEFORE, until - onset)
+        now = reader.scan(onset, until, incident.model, CALLS)
+        before = reader.scan(onset - usual, onset, incident.model, CALLS)
+        link = settings.public_url or ""
+        return serving_parts(calls_of(now, threshold), calls_of(before, threshold), link.rstrip("/"))
+
+    return ask
+
+
+def links(settings: Settings) -> Callable[[Incident], PageParts]:
+    """The web page with the incident's time range filled in."""
+
+    def ask(incident: Incident) -> PageParts:
+        if not settings.public_url:
+            return PageParts()
+        page = "drift" if DATA & set(incident.causes) else ""
+        query = urlencode({"from": f"{incident.since:.0f}", "to": f"{incident.changed_at:.0f}"})
+        return PageParts(dashboard=f"{settings.public_url.rstrip('/')}/{page}?{query}")
+
+    return ask

@@ -1,0 +1,121 @@
+"""Sockets, clocks and threads of `mlobs serve`."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+
+from mlobs.errors import ConfigError, Problem, UnavailableError
+from mlobs.settings import Settings
+
+_log = logging.getLogger("mlobs.service")
+
+LARGEST_EXPOSITION = 64 << 20
+FETCH_SECONDS = 5.0
+ACCEPT = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+PUMP_EVERY = 1.0
+
+
+def bind(settings: Settings) -> socket.socket:
+    """The listening socket. A taken port is an error where it was asked for; else another one is taken.
+
+    Raises UnavailableError (exit 3) or, for an address that is none, ConfigError.
+    """
+    host, _, port = settings.listen.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    handle = socket.socket(family)
+    handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        handle.bind((host, int(port)))
+    except (OSError, OverflowError) as problem:
+        taken = isinstance(problem, OSError) and problem.errno == errno.EADDRINUSE
+        if taken and not settings.listen_asked:
+            handle.bind((host, 0))
+            _log.warning("port %s is taken; listening on %d instead", port, handle.getsockname()[1])
+        elif taken:
+            handle.close()
+            raise UnavailableError(
+                Problem(
+                    "listen",
+                    f"port {port} to be free",
+                    "it is taken",
+                    "stop what holds it or name another port",
+                )
+            ) from None
+        else:
+            handle.close()
+            raise ConfigError(
+                Problem(
+                    "listen", "an address of this machine and a port", settings.listen, "write 127.0.0.1:9464"
+                )
+            ) from None
+    handle.listen(128)
+    return handle
+
+
+class Fetcher:
+    """`fetch(url)` of a target's exposition: 5 s, no redirects, at most 64 MiB."""
+
+    def __init__(self) -> None:
+        self._client = httpx.Client(timeout=FETCH_SECONDS, headers={"Accept": ACCEPT}, follow_redirects=False)
+
+    def __call__(self, url: str) -> bytes:
+        """Raises httpx.HTTPError or ValueError: a failed scrape, whatever the reason."""
+        with self._client.stream("GET", url) as answer:
+            if answer.status_code != 200:
+                raise ValueError(f"HTTP status {answer.status_code}")
+            body = bytearray()
+            for part in answer.iter_bytes():
+                body += part
+                if len(body) > LARGEST_EXPOSITION:
+                    raise ValueError(f"more than {LARGEST_EXPOSITION} bytes")
+            return bytes(body)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class Ticker:
+    """Calls `tick(now)` every `interval` seconds by the wall clock, and `pump(now)` every second between."""
+
+    def __init__(
+        self, tick: Callable[[float], object], pump: Callable[[float], object], interval: float
+    ) -> None:
+        self._tick = tick
+        self._pump = pump
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mlobs-ticker", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends after the work in hand."""
+        self._stop.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._stop.is_set():
+            if time.monotonic() >= due:
+                self._tick(time.time())
+                due = max(due + self._interval, time.monotonic())
+            else:
+                self._pump(time.time())
+            self._stop.wait(min(PUMP_EVERY, max(0.0, due - time.monotonic())))
+
+
+def listen(app: Starlette, handle: socket.socket) -> None:
+    """Serve `app` on `handle` until SIGINT or SIGTERM."""
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+    uvicorn.Server(config).run(sockets=[handle])
