@@ -10,7 +10,9 @@ from sqlalchemy import Connection, Select, select
 
 from mlobs.notify import book, tables
 from mlobs.notify.compose import compose
+from mlobs.notify.drawing import plain as lines_of
 from mlobs.notify.incident import Incident
+from mlobs.notify.keeping import page_of
 from mlobs.notify.page import RESOLVED, Page, decode_page
 from mlobs.notify.tables import SCHEMA
 from mlobs.settings import Settings
@@ -24,6 +26,7 @@ __all__ = [
     "TimelineRow",
     "incident",
     "incidents",
+    "lines_of",
     "pages",
 ]
 
@@ -59,7 +62,7 @@ class SentPage:
     kind: str
     """`firing`, `update`, `resolved` or `test`."""
     state: str
-    """`pending`, `sending`, `sent` or `failed`."""
+    """`pending`, `sending`, `sent`, `failed` or `skipped`."""
     wanted_at: float
     sent_at: float | None
     attempts: int
@@ -115,7 +118,7 @@ def incident(store: Store, settings: Settings, id_: str, around_s: float = 86400
         found = book.load(connection, id_)
         if found is None:
             return None
-        page = compose(found, settings, found.resolved_at or found.changed_at)
+        page = page_of(connection, found, settings, found.resolved_at or found.changed_at)
         sent = _pages(connection, _all_pages().where(tables.outbox.c.incident == id_))
         return IncidentStory(_row(found, settings), page, sent, _timeline(connection, found, around_s))
 

@@ -11,10 +11,11 @@ from sqlalchemy import inspect, select
 
 from mlobs.records import Alert
 from mlobs.slo import schema
+from mlobs.slo.policy import Tier, tiers
 from mlobs.slo.status import SloStatus
 from mlobs.store import Store
 
-__all__ = ["SloStatus", "TargetStatus", "firing", "history", "statuses", "targets"]
+__all__ = ["SloStatus", "TargetStatus", "Tier", "firing", "history", "statuses", "targets", "tiers"]
 
 
 @dataclass(frozen=True, slots=True)
