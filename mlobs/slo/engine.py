@@ -163,6 +163,7 @@ class SloEngine:
     # -- evaluating ------------------------------------------------------------------------------------
 
     def _evaluate(self, now: float) -> list[Evaluation]:
+        self._history.fetch({now - length for each in self._plans for length in each.windows})
         found = [
             evaluate(each, self._observe(each, now), self.settings, self._since(each)) for each in self._plans
         ]

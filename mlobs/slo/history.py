@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,31 +32,38 @@ def unpack(body: bytes) -> Vector:
     return np.frombuffer(zlib.decompress(body), dtype="<f8").reshape(-1, 2).astype(np.float64)
 
 
+_BEFORE = (
+    select(schema.sample.c.body)
+    .where(schema.sample.c.at <= bindparam("t"))
+    .order_by(schema.sample.c.at.desc())
+    .limit(1)
+)
+
+
 class History:
     """Reads and writes the engine's rows. Every change of a tick goes into one transaction."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._cache: dict[float, tuple[float, Vector] | None] = {}
+        self._cache: dict[float, Vector | None] = {}
         self._thinned: float | None = None
 
     # -- the past ---------------------------------------------------------------------------------
 
     def at(self, t: float, accounts: int) -> Vector:
         """The counters as the last sample at or before `t` had them; zeros before the first."""
-        found = self._cache.get(t, ...)
-        if found is ...:
-            query = (
-                select(schema.sample.c.at, schema.sample.c.body)
-                .where(schema.sample.c.at <= t)
-                .order_by(schema.sample.c.at.desc())
-                .limit(1)
-            )
-            with self._store.read() as connection:
-                row = connection.execute(query).first()
-            found = None if row is None else (row.at, unpack(row.body))
-            self._cache[t] = found
-        return np.zeros((accounts, 2)) if found is None else grown(found[1], accounts)
+        if t not in self._cache:
+            self.fetch([t])
+        found = self._cache[t]
+        return np.zeros((accounts, 2)) if found is None else grown(found, accounts)
+
+    def fetch(self, times: Iterable[float]) -> None:
+        """Look the samples of several times up in one transaction."""
+        with self._store.read() as connection:
+            for t in times:
+                if t not in self._cache:
+                    body = connection.execute(_BEFORE, {"t": t}).scalar()
+                    self._cache[t] = None if body is None else unpack(body)
 
     def forget(self) -> None:
         """A new tick asks about other times."""

@@ -1,0 +1,183 @@
+"""The expressions that the rules are made of, printed from the same data that the embedded evaluator counts
+by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from mlobs.durations import format_duration
+from mlobs.slo import timeslice
+from mlobs.slo.policy import Gates, Tier
+from mlobs.slo.sli import Indicator, Term
+
+EVENTS = "mlobs:slo_events:increase{window}"
+"""Recorded counts of an objective's events in a window; `events` is `total` and one of `bad` and `good`."""
+BAD = "mlobs:slo_bad:increase{window}"
+SLICE = "mlobs:slo_slice:bad"
+"""1 for a bad slice, 0 for a good one, nothing for an empty one."""
+RATIO = "slo:sli_error:ratio_rate{window}"
+
+_LONGEST_RAW = 6 * 3600.0
+"""Windows up to here read raw samples, longer ones recorded increases: 13,000 samples instead of 380,000."""
+_CONTINUITY = "1.2"
+"""With it the normal approximation with its skewness term names the exact critical count, or one beside it,
+for every number of requests up to 60,000."""
+
+
+def window(seconds: float) -> str:
+    """`5m`, `1h`, `30d`: as rule names and PromQL spell it."""
+    return format_duration(Decimal(str(seconds)))
+
+
+def raw(length: float) -> bool:
+    """Whether the window is short enough to be read from raw samples."""
+    return length <= _LONGEST_RAW
+
+
+def increases(terms: Sequence[Term], length: float) -> str:
+    """The increase of the terms' counters over a window."""
+    return _signed([f"sum(increase({term.selector.promql(f'[{window(length)}]')}))" for term in terms], terms)
+
+
+def present(terms: Sequence[Term]) -> str:
+    """Zero as long as the series are there at all."""
+    return f"0 * count({terms[0].selector.promql()})"
+
+
+def _signed(parts: Sequence[str], terms: Sequence[Term]) -> str:
+    text = parts[0]
+    for part, term in zip(parts[1:], terms[1:], strict=True):
+        text += f" {'+' if term.sign > 0 else '-'} {part}"
+    return text
+
+
+def events(indicator: Indicator, length: float) -> str:
+    """Two series, told apart by `events`: all events of the window, and the bad or the good ones of them."""
+    if indicator.sliced:
+        raise ValueError("a sliced indicator counts its slices: see slice_events")
+    total = increases(indicator.total, length)
+    if len(indicator.bad) == 2 and indicator.bad[0] == indicator.total[0]:
+        fast = indicator.bad[1].selector.promql(f"[{window(length)}]")
+        return f"{_named(f'sum(increase({fast}))', 'good')}\nor\n{_named(total, 'total')}"
+    # An error series that nobody initialised is born with its first error: until then none is zero.
+    bad = f"({increases(indicator.bad, length)}) or {present(indicator.total)}"
+    return f"{_named(bad, 'bad')}\nor\n{_named(total, 'total')}"
+
+
+def slice_events(identity: str, indicator: Indicator, length: float) -> str:
+    """The same two series for slices that `slice_bad` has recorded; idle is zero, and not absent."""
+    recorded = f"{SLICE}{{{identity}}}[{window(length)}]"
+    here = present(indicator.total)
+    bad = f"sum(sum_over_time({recorded})) or {here}"
+    total = f"sum(count_over_time({recorded})) or {here}"
+    return f"{_named(bad, 'bad')}\nor\n{_named(total, 'total')}"
+
+
+def _named(expression: str, value: str) -> str:
+    return f'label_replace({expression}, "events", "{value}", "", "")'
+
+
+def slice_bad(indicator: Indicator, length: float) -> str:
+    """1 if the slice that ends now is bad, 0 if it is good, nothing if it is empty (timeslice.py says the
+    rule)."""
+    share = timeslice.SLOW_SHARE
+    lengths = [count * length for count in timeslice.growth(length)]
+    own_total, own_slow = increases(indicator.total, length), f"({increases(indicator.bad, length)})"
+    tests = []
+    for number, span in enumerate(lengths):
+        total, slow = increases(indicator.total, span), f"({increases(indicator.bad, span)})"
+        enough = "" if number == len(lengths) - 1 else f" and {total} >= {timeslice.ENOUGH}"
+        tests.append(f"({_refuted(slow, total)}{enough})")
+    # The shortest span that holds enough decides: a longer one speaks only where the shorter ones are too
+    # thin.
+    evidence = tests[-1]
+    for number in range(len(lengths) - 2, -1, -1):
+        thin = increases(indicator.total, lengths[number])
+        evidence = f"({tests[number]}\nor\n({evidence} and {thin} < {timeslice.ENOUGH}))"
+    bad = f"({own_slow} > {share} * {own_total})\nand\n{evidence}"
+    return f"(({bad}) * 0 + 1)\nor\n(({own_total} > 0) * 0)"
+
+
+def _refuted(slow: str, total: str) -> str:
+    share, exact = timeslice.SLOW_SHARE, timeslice.EXACT_FROM
+    spread = share * (1 - share)
+    margin = f"2.3263 * sqrt({spread:.6g} * {total}) + {_CONTINUITY}"
+    return f"{slow} > {share} * {total} + ({margin}) * ({total} < bool {exact})"
+
+
+def long_events(length: float) -> str:
+    """Counts of a window beyond the raw ones, for every objective at once: tiles of 5 minutes, or of an
+    hour for a whole period, so that nothing is averaged and nothing counted twice."""
+    if length > 7 * 86400.0:
+        return f"sum_over_time({EVENTS.format(window='1h')}[{window(length)}:1h])"
+    return f"sum_over_time({EVENTS.format(window='5m')}[{window(length)}:5m])"
+
+
+def bad_count(length: float) -> str:
+    """Bad events of every objective, whichever of bad and good it records."""
+    recorded = EVENTS.format(window=window(length))
+    return (
+        f'sum without (events) ({recorded}{{events="bad"}})\n'
+        f'or\n(sum without (events) ({recorded}{{events="total"}})'
+        f' - sum without (events) ({recorded}{{events="good"}}))'
+    )
+
+
+def ratio(length: float) -> str:
+    """Bad share of every objective; no sample where there were no events, never NaN."""
+    name = window(length)
+    total = f'sum without (events) ({EVENTS.format(window=name)}{{events="total"}})'
+    return f"{BAD.format(window=name)}\n/\n({total} > 0)"
+
+
+def coverage(length: float, selector: str) -> str:
+    """Share of the window for which counts are there, in [0, 1]."""
+    step, tiles = next(
+        (step, round(length / seconds))
+        for step, seconds in (("5m", 300.0), ("30m", 1800.0), ("1h", 3600.0), ("1d", 86400.0))
+        if length / seconds <= 24 or seconds == 86400.0
+    )
+    recorded = f'{EVENTS.format(window="5m")}{{events="total"{"," + selector if selector else ""}}}'
+    counted = f"sum without (events) (count_over_time({recorded}[{window(length)}:{step}]))"
+    return f"clamp_max({counted} / {tiles}, 1)"
+
+
+def tier(tier: Tier, gates: Gates, selector: str, sliced: bool) -> str:
+    """Where the tier burns; the value is the burn rate of the long window."""
+    long, short = window(tier.long), window(tier.short)
+    inside = "{" + selector + "}" if selector else ""
+    threshold = f"{float(tier.factor):g} * slo:error_budget:ratio{inside}"
+    seen = coverage(tier.long, selector)
+    min_long = gates.min_bad_slices if sliced and tier.severity == "page" else gates.min_bad_long
+    if sliced and tier.severity != "page":
+        min_long = 1
+    strip = "without (sloth_window)"
+    spread = f"sum {strip} ({RATIO.format(window=long)}{inside}) * {seen}"
+    return (
+        f"(\n  {spread}\n  > {threshold} * (2 - {seen})\n)\n"
+        f"and sum {strip} ({RATIO.format(window=short)}{inside}) > {threshold}\n"
+        f"and {BAD.format(window=long)}{inside} >= {min_long:g}\n"
+        f"and {BAD.format(window=short)}{inside} >= {gates.min_bad_short:g}"
+    )
+
+
+def absolute(gates: Gates, selector: str) -> str:
+    """Where the last events were all bad, or half of those of the longest window: for services too quiet to
+    burn."""
+    # `increase` extrapolates: ten events may read as 9.9.
+    few, cases = gates.absolute_events - 0.5, []
+    outer = "{" + selector + "}" if selector else ""
+    for length in gates.absolute_windows:
+        bad = f"{BAD.format(window=window(length))}{outer}"
+        cases.append(f"({bad} > {few:g} and {bad} >= 0.999 * {_total(length, selector)})")
+    longest = gates.absolute_windows[-1]
+    bad, total = f"{BAD.format(window=window(longest))}{outer}", _total(longest, selector)
+    half = f"{bad} >= 0.5 * {total} and {bad} > slo:error_budget:ratio{outer} * {total}"
+    cases.append(f"({bad} >= {gates.absolute_bad:g} and {half} and {total} > {few:g})")
+    return "\nor\n".join(cases)
+
+
+def _total(length: float, selector: str) -> str:
+    inside = f'events="total"{"," + selector if selector else ""}'
+    return f"sum without (events) ({EVENTS.format(window=window(length))}{{{inside}}})"

@@ -1,0 +1,199 @@
+"""Objectives -> recording and alerting rules for plain Prometheus (2.42 and 3.x), as data. Pure.
+
+Per objective the rules count its events in windows; ratios, budgets and alerts are shared by label, so that a
+hundred objectives need few rules. Sloth's recorded names and labels are kept for dashboards made for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlobs import names
+from mlobs.settings import Settings
+from mlobs.slo import promql
+from mlobs.slo.evaluate import Plan, plan
+from mlobs.slo.policy import ABSENT_AFTER, Gates, Tier, window_lengths
+from mlobs.slo.sli import quoted
+
+INTERVAL = "30s"
+_COUNTED_BEFORE_ABSENT = 300.0
+"""Counts over 5 minutes outlive their series by so much, short of one scrape."""
+BASE = (300.0, 1800.0, 3600.0, 7200.0, 21600.0)
+"""Raw windows that every objective records: the tiers' and the absolute rule's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Objectives that burn by the same tiers: they share their alerts."""
+
+    label: str
+    tiers: tuple[Tier, ...]
+    plans: tuple[Plan, ...]
+
+
+def rule_groups(settings: Settings) -> list[dict[str, Any]]:
+    """The rule groups of every objective in `settings`, in evaluation order."""
+    plans = [plan(objective, settings) for objective in settings.slo.objectives]
+    tables = _tables(plans)
+    labels = {each.name: _labels(each, settings, tables) for each in plans}
+    groups = []
+    slices = [
+        _record(promql.SLICE, promql.slice_bad(each.indicator, settings.slo.slice), labels[each.name])
+        for each in plans
+        if each.indicator.sliced
+    ]
+    if slices:
+        groups.append({"name": f"mlobs-{settings.service}-slices", "interval": "1m", "rules": slices})
+    counted = [rule for each in plans for rule in _counts(each, labels[each.name])]
+    shared = [*_shared(plans), *_alerts(tables)]
+    groups.append({"name": f"mlobs-{settings.service}-slo", "interval": INTERVAL, "rules": counted + shared})
+    return groups
+
+
+def rules_document(settings: Settings) -> dict[str, Any]:
+    """What a Prometheus rules file holds."""
+    return {"groups": rule_groups(settings)}
+
+
+def kubernetes_document(settings: Settings) -> dict[str, Any]:
+    """The same as a PrometheusRule object of the Prometheus operator."""
+    name = f"mlobs-{settings.service}-slo".lower().replace("_", "-").replace(".", "-")
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "mlobs"}},
+        "spec": {"groups": rule_groups(settings)},
+    }
+
+
+def _tables(plans: Sequence[Plan]) -> list[Table]:
+    found: dict[tuple[object, ...], list[Plan]] = {}
+    for each in plans:
+        key = tuple((tier.long, tier.short, tier.factor, tier.severity == each.cap) for tier in each.tiers)
+        found.setdefault((*key, each.sliced, each.cap), []).append(each)
+    return [
+        Table(f"t{number}", members[0].tiers, tuple(members))
+        for number, members in enumerate(found.values(), 1)
+    ]
+
+
+def _labels(each: Plan, settings: Settings, tables: Sequence[Table]) -> dict[str, str]:
+    table = next(table.label for table in tables if each in table.plans)
+    labels = {
+        "sloth_id": f"{settings.service}-{each.name}",
+        "sloth_service": settings.service,
+        "sloth_slo": each.name,
+        names.SLO: each.name,
+        names.SERVICE: settings.service,
+        names.MODEL: each.objective.model,
+        "environment": settings.environment,
+        "cause": each.indicator.cause,
+        "mlobs_table": table,
+    }
+    return {label: value for label, value in labels.items() if value}
+
+
+def _counts(each: Plan, labels: dict[str, str]) -> list[dict[str, Any]]:
+    """Seven rules: the events of five windows, the objective and its budget."""
+    identity = f"sloth_id={quoted(labels['sloth_id'])}"
+    rules = []
+    for length in _base_windows(each):
+        expression = (
+            promql.slice_events(identity, each.indicator, length)
+            if each.indicator.sliced
+            else promql.events(each.indicator, length)
+        )
+        rules.append(_record(promql.EVENTS.format(window=promql.window(length)), expression, labels))
+    objective = each.objective.objective
+    rules.append(_record(names.RULE_OBJECTIVE, f"vector({objective})", labels))
+    rules.append(_record(names.RULE_ERROR_BUDGET, f"vector({1 - objective})", labels))
+    rules.append(_record("slo:time_period:days", f"vector({each.period / 86400:g})", labels))
+    return rules
+
+
+def _base_windows(each: Plan) -> list[float]:
+    return sorted({*BASE, *(length for length in window_lengths(each.tiers) if promql.raw(length))})
+
+
+def _shared(plans: Sequence[Plan]) -> list[dict[str, Any]]:
+    """Ratios and budgets of all objectives at once."""
+    bases = sorted({length for each in plans for length in _base_windows(each)})
+    longs = sorted(
+        {length for each in plans for length in window_lengths(each.tiers) if not promql.raw(length)}
+    )
+    periods = sorted({each.period for each in plans} - set(longs))
+    rules = [
+        _record(promql.EVENTS.format(window=promql.window(length)), promql.long_events(length), {})
+        for length in [*longs, *periods]
+    ]
+    for length in sorted({*bases, *longs, *periods}):
+        name = promql.window(length)
+        rules.append(_record(promql.BAD.format(window=name), promql.bad_count(length), {}))
+        rules.append(_record(promql.RATIO.format(window=name), promql.ratio(length), {"sloth_window": name}))
+    budget = names.RULE_ERROR_BUDGET
+    match = "on (sloth_id, sloth_slo, sloth_service) group_left ()"
+    rules.append(
+        _record(names.RULE_CURRENT_BURN, f"{promql.RATIO.format(window='5m')}\n/ {match}\n{budget}", {})
+    )
+    for length in periods:
+        days = f"slo:time_period:days == {length / 86400:g}"
+        recorded = promql.RATIO.format(window=promql.window(length))
+        rules.append(
+            _record("slo:period_burn_rate:ratio", f"{recorded}\n/ {match}\n({budget} and ({days}))", {})
+        )
+    rules.append(_record(names.RULE_PERIOD_BUDGET_REMAINING, "1 - slo:period_burn_rate:ratio", {}))
+    return rules
+
+
+def _alerts(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """One alert per table and severity, and one for absent data."""
+    rules = []
+    for table in tables:
+        selector = f"mlobs_table={quoted(table.label)}"
+        first = table.plans[0]
+        for severity in names.SEVERITIES:
+            cases = [
+                promql.tier(tier, first.gates, selector, first.sliced)
+                for tier in table.tiers
+                if tier.severity == severity and tier.reachable
+            ]
+            if severity == first.cap and not first.sliced:
+                cases.append(promql.absolute(first.gates, selector))
+            if cases:
+                rules.append(_burn_alert(severity, table.label, cases))
+        rules.append(_absent_alert(first.cap, table.label, selector, first.gates))
+    return rules
+
+
+def _burn_alert(severity: str, table: str, cases: Sequence[str]) -> dict[str, Any]:
+    return {
+        "alert": "MlobsSloBurn",
+        "expr": "\nor\n".join(f"({case})" for case in cases),
+        "labels": {names.SEVERITY: severity, "kind": "burn", "mlobs_table": table},
+        "annotations": {
+            "summary": "{{ $labels.slo }}: the error budget of {{ $labels.cause }} burns too fast",
+            "description": "See slo:current_burn_rate:ratio and slo:period_error_budget_remaining:ratio "
+            "of {{ $labels.sloth_id }}.",
+        },
+    }
+
+
+def _absent_alert(severity: str, table: str, selector: str, gates: Gates) -> dict[str, Any]:
+    counted = f'{promql.EVENTS.format(window="5m")}{{{selector},events="total"}}'
+    wait = max(gates.absent_after, ABSENT_AFTER) - _COUNTED_BEFORE_ABSENT
+    return {
+        "alert": "MlobsSloAbsent",
+        "expr": f"{names.RULE_OBJECTIVE}{{{selector}}}\nunless on (sloth_id)\n{counted}",
+        "for": promql.window(wait),
+        "labels": {names.SEVERITY: severity, "kind": "absent", "cause": "absent", "mlobs_table": table},
+        "annotations": {"summary": "{{ $labels.slo }}: no target shows its data"},
+    }
+
+
+def _record(name: str, expression: str, labels: dict[str, str]) -> dict[str, Any]:
+    rule: dict[str, Any] = {"record": name, "expr": expression}
+    if labels:
+        rule["labels"] = dict(labels)
+    return rule

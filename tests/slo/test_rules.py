@@ -1,0 +1,74 @@
+"""Rules for Prometheus: accepted by the real promtool, and the same bytes for the same objectives."""
+
+from __future__ import annotations
+
+import dataclasses
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from mlobs.settings import BurnWindowSettings
+from mlobs.slo.rules import kubernetes_document, rules_document
+from mlobs.slo.write import to_yaml
+from tests.slo.world import objective, settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ALL = settings(
+    objective("up", "availability"),
+    objective("fast", "latency", "0.99"),
+    objective("p99", "p99", "0.99"),
+    objective("rows", "data_quality", "0.99"),
+    objective("drift", "drift", "0.95"),
+)
+
+
+def test_promtool_accepts_the_rules(promtool, tmp_path) -> None:
+    path = tmp_path / "slo.rules.yaml"
+    path.write_text(to_yaml(rules_document(ALL)))
+    done = promtool("check", "rules", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout + done.stderr  # duplicates are a lint error, with status 0
+
+
+def test_stretched_windows_give_rules_that_promtool_accepts(promtool, tmp_path) -> None:
+    windows = (BurnWindowSettings("page", 5 * 86400.0, 2 * 86400.0, Decimal("0.7")),)
+    config = settings(objective("p99", "p99", "0.9"), windows=windows)
+    path = tmp_path / "slo.rules.yaml"
+    path.write_text(to_yaml(rules_document(config)))
+    done = promtool("check", "rules", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout + done.stderr  # duplicates are a lint error, with status 0
+
+
+def test_budgets_are_exact_from_text_to_rule() -> None:
+    text = to_yaml(rules_document(settings(objective("up", "availability", "0.999"))))
+    assert "vector(0.001)" in text
+
+
+def test_text_of_users_cannot_leave_its_string(promtool, tmp_path) -> None:
+    evil = dataclasses.replace(objective("up", "availability"), model='a"} or vector(1) # {{ query "up" }}\n')
+    path = tmp_path / "slo.rules.yaml"
+    path.write_text(to_yaml(rules_document(settings(evil))))
+    done = promtool("check", "rules", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout + done.stderr  # duplicates are a lint error, with status 0
+    assert 'model="a\\"} or vector(1) # {{ query \\"up\\" }}\\n"' in path.read_text()
+
+
+@pytest.mark.parametrize("count", [1, 10, 100])
+def test_few_rules_per_objective(count: int) -> None:
+    config = settings(*(objective(f"up{n}", "availability") for n in range(count)))
+    rules = sum(len(group["rules"]) for group in rules_document(config)["groups"])
+    assert rules <= 8 * count + 36
+
+
+def test_the_kubernetes_object_carries_the_same_groups() -> None:
+    document = kubernetes_document(ALL)
+    assert document["kind"] == "PrometheusRule"
+    assert document["spec"]["groups"] == rules_document(ALL)["groups"]
+
+
+def test_the_committed_rules_are_what_the_code_writes(golden) -> None:
+    golden(ROOT / "alerts" / "example.rules.yaml", to_yaml(rules_document(ALL)))
