@@ -43,7 +43,6 @@ class Api:
         """How things are in one line, and `revision`: another one when anything shown is another."""
         status, slos, incidents = self._views.status(), self._views.slos(), self._views.incidents()
         head = headline(slos, incidents, status.now is not None)
-        drift, pipelines = self._views.drift(WINDOWS), self._views.pipelines()
         return JSONResponse(
             {
                 **plain(status),
@@ -52,8 +51,9 @@ class Api:
                 "headline": head.text,
                 "state": head.css,
                 "slos": dict(count_states(slos)),
-                "incidents_open": sum(incident.state == "open" for incident in incidents),
-                "revision": revision(status, slos, incidents, drift, pipelines),
+                "incidents_open": sum(incident.is_open for incident in incidents),
+                # Drift has no part in it: a window is judged by a tick, and a tick moves `now`.
+                "revision": revision(status, slos, incidents, self._views.pipelines()),
             }
         )
 
@@ -84,7 +84,11 @@ class Api:
         if state not in (None, "open", "resolved"):
             text = f"state: expected open or resolved, got {state[:80]!r}"
             return JSONResponse({"error": text}, status_code=400)
-        found = [incident for incident in self._views.incidents() if state in (None, incident.state)]
+        found = [
+            incident
+            for incident in self._views.incidents()
+            if state in (None, "open" if incident.is_open else "resolved")
+        ]
         return JSONResponse({"incidents": plain(found)})
 
     def incident(self, request: Request) -> Response:

@@ -32,15 +32,17 @@ def create_app(
     tick: Tick,
     *,
     find_call: Callable[[str], FeatureRecord | None] | None = None,
+    reached: Callable[[], float | None] | None = None,
     views: Views | None = None,
 ) -> Starlette:
     """The app that `mlobs serve` listens with.
 
     `tick(now)` advances the stages and says what that did; it is called in a worker thread, once at a
     time, and only by `POST /api/tick` with `clock: driven`. `find_call(id)` gives the kept call of a
-    prediction or trace id. `views` replaces what is read from the store (for tests).
+    prediction or trace id; `reached()` the event time of the last tick, which otherwise is told by the last
+    evaluation. `views` replaces what is read from the store (for tests).
     """
-    source = views if views is not None else StoreViews(settings, store, find_call)
+    source = views if views is not None else StoreViews(settings, store, registry, find_call, reached)
     pages = Pages(source)
 
     def metrics(request: Request) -> Response:

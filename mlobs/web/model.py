@@ -17,10 +17,12 @@ OK: Final = "ok"
 BURNING: Final = "burning"
 EXHAUSTED: Final = "exhausted"
 ABSENT: Final = "absent"
+LOW_TRAFFIC: Final = "low_traffic"
+YOUNG: Final = "young"
 DRIFTED: Final = "drifted"
 INSUFFICIENT: Final = "insufficient"
 
-SLO_STATES: Final = (BURNING, EXHAUSTED, ABSENT, OK)
+SLO_STATES: Final = (BURNING, EXHAUSTED, ABSENT, LOW_TRAFFIC, YOUNG, OK)
 """In the order in which people should look at them."""
 
 VERDICTS: Final = (DRIFTED, ABSENT, INSUFFICIENT, OK)
@@ -28,7 +30,7 @@ VERDICTS: Final = (DRIFTED, ABSENT, INSUFFICIENT, OK)
 
 @dataclass(frozen=True, slots=True)
 class BurnView:
-    """One tier of the burn-rate table, as it stands now."""
+    """One tier of the burn-rate table, as it stands now: it fires while both rates are above its factor."""
 
     severity: str
     long_s: float
@@ -36,7 +38,12 @@ class BurnView:
     factor: float
     long_rate: float | None
     short_rate: float | None
-    firing: bool
+
+    @property
+    def above(self) -> bool:
+        """Whether both rates are; whether there is evidence enough to fire is the engine's word."""
+        rates = (self.long_rate, self.short_rate)
+        return all(rate is not None and rate > self.factor for rate in rates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,8 @@ class SloView:
     threshold_s: float | None = None
     calendar: str | None = None
     description: str = ""
+    reason: str = ""
+    """The state in one sentence."""
     severity: str | None = None
     """Of the alert that fires on it now."""
     bad: float | None = None
@@ -70,7 +79,7 @@ class SloView:
     exhausted_at: float | None = None
     """When the budget is gone if it goes on burning as now."""
     since: float | None = None
-    """Since when it is in this state."""
+    """Since when it fires."""
     burn: tuple[BurnView, ...] = ()
     history: tuple[BudgetPoint, ...] = ()
     incident: str | None = None
@@ -98,7 +107,7 @@ class DriftRow:
     scores: tuple[float | None, ...] = ()
     """The exported distribution score of each window: shown, without a verdict."""
     off: str = ""
-    """Why no check can judge it, if none can: said, not hidden."""
+    """Which checks of it are off, and why: said, not hidden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,8 @@ class DriftView:
     version: str
     windows: tuple[tuple[float, float], ...]
     rows: tuple[DriftRow, ...]
+    whole: tuple[DriftCell | None, ...] = ()
+    """What was said of each window as a whole."""
     statistic: str = ""
     """Name of the score in `DriftRow.scores`."""
     reference: str = ""
@@ -125,12 +136,12 @@ class TimelineEntry:
 
 @dataclass(frozen=True, slots=True)
 class PageView:
-    """One page that left or tries to: `state` is `sent`, `queued` or `failed`."""
+    """One page that left or tries to: `state` is `pending`, `sending`, `sent` or `failed`."""
 
     at: float
     channel: str
     kind: str
-    """`open`, `update`, `resolved`, ..."""
+    """`firing`, `update`, `resolved` or `test`."""
     state: str
     attempts: int = 0
     text: str = ""
@@ -138,11 +149,19 @@ class PageView:
 
 
 @dataclass(frozen=True, slots=True)
+class CallLink:
+    """A kept call that shows an incident: `key` is its prediction or trace id."""
+
+    key: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class IncidentView:
     id: str
     title: str
     state: str
-    """`open` or `resolved`."""
+    """`open`, `acknowledged` or `resolved`."""
     severity: str
     cause: str
     service: str
@@ -156,10 +175,15 @@ class IncidentView:
     details: tuple[str, ...] = ()
     """Sentences that explain it, the most telling first."""
     runbook: str | None = None
+    acknowledged_by: str = ""
     timeline: tuple[TimelineEntry, ...] = ()
     pages: tuple[PageView, ...] = ()
-    calls: tuple[str, ...] = ()
-    """Prediction or trace ids of kept calls that show it."""
+    calls: tuple[CallLink, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Acknowledged is open still."""
+        return self.state != "resolved"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from mlobs.web.api import WINDOWS
 from mlobs.web.assets import asset_url, style_ids
 from mlobs.web.model import DriftView, StatusView, Views
 
-_PAST_SHOWN = 20
+_PAST_SHOWN = 5
+"""Past incidents on the overview; the others have a page."""
 
 
 def environment() -> Environment:
@@ -73,8 +74,8 @@ class Pages:
             status,
             headline=shapes.headline(slos, incidents, status.now is not None),
             slos=slos,
-            opened=[incident for incident in incidents if incident.state == "open"],
-            past=[incident for incident in incidents if incident.state != "open"][:5],
+            opened=[incident for incident in incidents if incident.is_open],
+            past=[incident for incident in incidents if not incident.is_open][:_PAST_SHOWN],
             maps=self._maps(status, with_scores=False),
             pipelines=self._views.pipelines(),
         )
@@ -97,8 +98,8 @@ class Pages:
             request,
             "incidents.html",
             self._views.status(),
-            opened=[incident for incident in found if incident.state == "open"],
-            past=[incident for incident in found if incident.state != "open"],
+            opened=[incident for incident in found if incident.is_open],
+            past=[incident for incident in found if not incident.is_open],
         )
 
     def incident(self, request: Request) -> Response:

@@ -14,8 +14,10 @@ from mlobs.web.model import (
     DRIFTED,
     EXHAUSTED,
     INSUFFICIENT,
+    LOW_TRAFFIC,
     OK,
     SLO_STATES,
+    YOUNG,
     DriftCell,
     DriftRow,
     DriftView,
@@ -25,6 +27,9 @@ from mlobs.web.model import (
 
 SCORE_STEPS: Final = (0.1, 0.25, 0.5, 1.0, 3.0)
 """Shades of the score map: below 0.1 is noise to most, 0.25 the customary alarm; beyond it wider steps."""
+
+
+WHOLE: Final = "whole window"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class HeatMap:
 def verdict_map(view: DriftView, zone: str) -> HeatMap:
     """The verdicts of a model, the worst features first; features with nothing to say keep their order."""
     rows = sorted(view.rows, key=_trouble, reverse=True)
+    if any(cell is not None for cell in view.whole):
+        rows.insert(0, DriftRow(WHOLE, view.whole))
     spans = [words.window(*span, zone) for span in view.windows]
     return HeatMap(
         *_columns(view, zone),
@@ -122,8 +129,8 @@ def _columns(view: DriftView, zone: str) -> tuple[tuple[tuple[str, str], ...], t
 def _verdict_cell(row: DriftRow, cell: DriftCell | None, span: str) -> HeatCell:
     if cell is None:
         if row.off:
-            return HeatCell("off", "", f"{row.feature}, {span}: not judged, {row.off}")
-        return HeatCell("none", "", f"{row.feature}, {span}: nothing said")
+            return HeatCell("off", "", f"{row.feature}, {span}: nothing said; off: {row.off}")
+        return HeatCell("off", "", f"{row.feature}, {span}: nothing said")
     mark = {OK: "", DRIFTED: "!", INSUFFICIENT: "·", ABSENT: "–"}.get(cell.verdict, "?")
     if cell.verdict == DRIFTED and cell.value is not None and cell.statistic.startswith("check:"):
         mark = f"{cell.value * 100:.0f}"
@@ -204,7 +211,7 @@ class Headline:
 
 def headline(slos: Sequence[SloView], incidents: Sequence[IncidentView], ticked: bool) -> Headline:
     """The one line that says how things are. Never good news without data."""
-    opened = [incident for incident in incidents if incident.state == "open"]
+    opened = [incident for incident in incidents if incident.is_open]
     states = count_states(slos)
     budgets = _budget_words(states, len(slos))
     if opened:
@@ -222,6 +229,8 @@ def headline(slos: Sequence[SloView], incidents: Sequence[IncidentView], ticked:
         return Headline("none", "No data", "No objective has data to be judged by.")
     if states[ABSENT]:
         return Headline("warn", "No incident open, some objectives have no data", budgets)
+    if states[OK] < len(slos):
+        return Headline("none", "No incident open", budgets)
     return Headline("good", "All quiet", budgets)
 
 
@@ -234,7 +243,9 @@ def _budget_words(states: Mapping[str, int], total: int) -> str:
         return ""
     parts = [f"{states[OK]} of {total} {'objective' if total == 1 else 'objectives'} ok"]
     parts += [
-        f"{states[state]} {words.state(state)}" for state in (BURNING, EXHAUSTED, ABSENT) if states[state]
+        f"{states[state]} {words.state(state)}"
+        for state in (BURNING, EXHAUSTED, ABSENT, LOW_TRAFFIC, YOUNG)
+        if states[state]
     ]
     return ", ".join(parts)
 

@@ -9,7 +9,17 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from mlobs.durations import speak_duration
-from mlobs.web.model import ABSENT, BURNING, DRIFTED, EXHAUSTED, INSUFFICIENT, OK, SloView
+from mlobs.web.model import (
+    ABSENT,
+    BURNING,
+    DRIFTED,
+    EXHAUSTED,
+    INSUFFICIENT,
+    LOW_TRAFFIC,
+    OK,
+    YOUNG,
+    SloView,
+)
 
 UNKNOWN: Final = "no data"
 
@@ -19,13 +29,17 @@ STATE_WORDS: Final = {
     EXHAUSTED: "budget spent",
     ABSENT: "no data",
     DRIFTED: "drifted",
-    INSUFFICIENT: "too few rows",
+    INSUFFICIENT: "not judged",
+    LOW_TRAFFIC: "little traffic",
+    YOUNG: "too young to judge",
     "open": "open",
     "resolved": "resolved",
     "page": "page",
     "ticket": "ticket",
     "sent": "sent",
-    "queued": "waiting",
+    "acknowledged": "acknowledged",
+    "pending": "waiting",
+    "sending": "on its way",
     "failed": "failed",
 }
 
@@ -183,4 +197,6 @@ def runs_out(slo: SloView, now: float | None) -> str:
     if slo.remaining is None or slo.exhausted_at is None or now is None or slo.remaining <= 0:
         return ""
     rest = slo.exhausted_at - now
+    if rest > slo.period_s:
+        return ""  # it lasts longer than it has to
     return f"gone in {duration(rest)} at this rate" if rest > 0 else "about to be gone"

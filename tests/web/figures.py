@@ -12,6 +12,7 @@ from mlobs.slices import slices_between
 from mlobs.web.model import (
     BudgetPoint,
     BurnView,
+    CallLink,
     DriftCell,
     DriftRow,
     DriftView,
@@ -69,7 +70,14 @@ def drift() -> DriftView:
         )
         for number, name in enumerate(FEATURES)
     )
-    return DriftView("late", "2013-02-28", windows, rows, "psi", "flights.mlref (January and February 2013)")
+    return DriftView(
+        "late",
+        "2013-02-28",
+        windows,
+        rows,
+        statistic="psi",
+        reference="flights.mlref (January and February 2013)",
+    )
 
 
 def _history(drops: Sequence[tuple[float, float, float]]) -> tuple[BudgetPoint, ...]:
@@ -84,10 +92,10 @@ def _history(drops: Sequence[tuple[float, float, float]]) -> tuple[BudgetPoint, 
     return tuple(points)
 
 
-def _burn(slow: float, firing: str = "") -> tuple[BurnView, ...]:
+def _burn(slow: float) -> tuple[BurnView, ...]:
     return (
-        BurnView("page", 2 * DAY, 1 * DAY, 6.0, slow, slow * 1.1, firing == "page"),
-        BurnView("ticket", 7 * DAY, 2 * DAY, 2.0, slow * 0.6, slow, firing in ("page", "ticket")),
+        BurnView("page", 2 * DAY, 1 * DAY, 6.0, slow, slow * 1.1),
+        BurnView("ticket", 7 * DAY, 2 * DAY, 2.0, slow * 0.6, slow),
     )
 
 
@@ -122,7 +130,7 @@ def slos() -> list[SloView]:
             remaining=0.38,
             exhausted_at=NOW + 2.2 * DAY,
             since=START + 21 * DAY,
-            burn=_burn(10.0, "page"),
+            burn=_burn(10.0),
             history=_history([(4, 4.2, 0.04), (21, 24, 0.58)]),
             incident="7f3a",
         ),
@@ -149,7 +157,7 @@ def slos() -> list[SloView]:
             31 * DAY,
             "absent",
             unit="days",
-            burn=(BurnView("ticket", 7 * DAY, 2 * DAY, 2.0, None, None, False),),
+            burn=(BurnView("ticket", 7 * DAY, 2 * DAY, 2.0, None, None),),
         ),
     ]
 
@@ -196,9 +204,12 @@ def incidents() -> list[IncidentView]:
                     PAGE_TEXT,
                     "HTTP 503 four times, tries again in 8 min",
                 ),
-                PageView(START + 23 * DAY, "oncall", "update", "queued", 0),
+                PageView(START + 23 * DAY, "oncall", "update", "pending", 0),
             ),
-            calls=("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b74bf92f3577b34da6"),
+            calls=(
+                CallLink("4bf92f3577b34da6a3ce929d0e0e4736", "carrier=UA"),
+                CallLink("00f067aa0ba902b74bf92f3577b34da6"),
+            ),
         ),
         IncidentView(
             "1c09",

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from mlobs.settings import Settings
 from mlobs.store import Store, open_store
 from mlobs.web.app import create_app
-from mlobs.web.model import DriftRow, Views
+from mlobs.web.model import CallLink, DriftRow, Views
 from tests.web.figures import CALL, Figures, empty
 
 PAGES = [
@@ -130,7 +130,7 @@ def test_hostile_names_stay_text_on_every_page(store: Store) -> None:
             features=many,
             segments=many,
             details=many,
-            calls=many,
+            calls=(CallLink(HOSTILE, HOSTILE),),
             pages=pages,
             timeline=entries,
             runbook=f"javascript:{HOSTILE}",

@@ -30,11 +30,20 @@ def test_nothing_said_and_no_data_and_too_few_rows_never_look_ok() -> None:
     view = figures.drift()
     short = replace(view, rows=(DriftRow("late_feature", view.rows[5].cells[:2]),))
     cells = shapes.verdict_map(short, figures.ZONE).rows[0][2]
-    assert [cell.css for cell in cells[:3]] == ["insufficient", "ok", "none"]
+    assert [cell.css for cell in cells[:3]] == ["insufficient", "ok", "off"]
     off = next(row for row in shapes.verdict_map(view, figures.ZONE).rows if row[0] == "precip")
     assert {cell.css for cell in off[2]} == {"off"}
     unknown = replace(view, rows=(DriftRow("x", (DriftCell("from_a_newer_version", ""),) * 24),))
     assert {cell.css for cell in shapes.verdict_map(unknown, figures.ZONE).rows[0][2]} == {"none"}
+
+
+def test_what_was_said_of_a_whole_window_stands_above_the_features() -> None:
+    view = replace(
+        figures.drift(), rows=(), whole=(DriftCell("insufficient", "no_reference", rows=930),) * 24
+    )
+    ((feature, _, cells),) = shapes.verdict_map(view, figures.ZONE).rows
+    assert feature == "whole window"
+    assert cells[0].text == "whole window, Fri 1 Mar: not judged (no reference) · 930 rows"
 
 
 def test_windows_within_a_day_are_grouped_by_day() -> None:

@@ -99,7 +99,7 @@
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const faint = (hex, alpha) => hex + Math.round(alpha * 255).toString(16).padStart(2, "0");
-  const stateColour = { ok: "good", burning: "warn", exhausted: "bad", absent: "none" };
+  const stateColour = { ok: "good", burning: "warn", exhausted: "bad", low_traffic: "cold", young: "cold" };
   // The chart library draws in UTC: it is handed the wall time of the zone that the page names.
   const clock = new Intl.DateTimeFormat("sv-SE", { timeZone: body.dataset.zone, dateStyle: "short", timeStyle: "medium" });
   const wallTime = (seconds) => clock.format(new Date(seconds * 1000));
