@@ -105,6 +105,11 @@ class Store:
             ) from None
         self._lock = handle
 
+    @property
+    def held(self) -> bool:
+        """Whether this process alone serves the store."""
+        return self._lock is not None
+
     def close(self) -> None:
         self.engine.dispose()
         if self._lock is not None:

@@ -26,7 +26,14 @@ class ChannelOptions:
 CHANNEL_OPTIONS: Mapping[str, ChannelOptions] = {
     "console": ChannelOptions(),
     "webhook": ChannelOptions(
-        {"url": str, "allow_http": bool, "allow_private": bool, "timeout": int},
+        {
+            "url": str,
+            "allow_http": bool,
+            "allow_private": bool,
+            "allow_hosts": str,
+            "ca_file": str,
+            "timeout": int,
+        },
         frozenset({"url", "signing_key"}),
         (("url",),),
     ),

@@ -11,11 +11,14 @@ from sqlalchemy import Connection, insert, select, update
 
 from mlobs.notify import tables
 from mlobs.notify.incident import Incident
-from mlobs.notify.page import RESOLVED, encode
+from mlobs.notify.page import RESOLVED, ChangeFinding, encode
 from mlobs.notify.text import clean
 from mlobs.records import TimelineEvent
 
 _LOCK = "desk"
+
+CHANGES = ("deploy", "schema", "reference", "config")
+"""Kinds of events that an incident suspects."""
 
 
 def lock(connection: Connection) -> None:
@@ -83,6 +86,26 @@ def note(connection: Connection, incident: Incident, at: float, events: Iterable
                 source="mlobs",
             )
         )
+
+
+def latest_change(connection: Connection, incident: Incident, within_s: float) -> ChangeFinding | None:
+    """The last deploy, schema or reference change of the model or its service before the incident was
+    noticed, at most `within_s` before it began."""
+    table = tables.timeline
+    row = connection.execute(
+        select(table.c.at, table.c.kind, table.c.text)
+        .where(
+            table.c.incident.is_(None),
+            table.c.kind.in_(CHANGES),
+            table.c.service == incident.service,
+            table.c.model.in_(("", incident.model)),
+            table.c.at >= incident.since - within_s,
+            table.c.at <= incident.opened_at,
+        )
+        .order_by(table.c.at.desc(), table.c.id.desc())
+        .limit(1)
+    ).first()
+    return ChangeFinding(row.at, row.kind, row.text) if row else None
 
 
 def note_event(connection: Connection, event: TimelineEvent) -> None:

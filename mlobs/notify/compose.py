@@ -45,6 +45,7 @@ def compose(incident: Incident, settings: Settings, now: float) -> Page:
         model=incident.model,
         at=now,
         since=incident.since,
+        cause=incident.cause,
         burns=tuple(_burn(one) for one in tracked[:MOST_BURNS]),
         resolved_at=incident.resolved_at,
         acknowledged_by=incident.acknowledged_by,
@@ -138,7 +139,11 @@ def _stage(stage: StageFinding | None) -> StageFinding | None:
     if stage is None or not clean(stage.stage):
         return None
     return StageFinding(
-        clean(stage.stage, 80), finite(stage.p99_s), finite(stage.usual_s), finite(stage.share)
+        clean(stage.stage, 80),
+        finite(stage.p99_s),
+        finite(stage.usual_s),
+        finite(stage.share),
+        clean(stage.measure, 40),
     )
 
 

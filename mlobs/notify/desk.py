@@ -7,18 +7,17 @@ so that a replay drives the same code; the object itself holds nothing that a re
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sqlalchemy import Connection
 
 from mlobs.notify import book, outbox
 from mlobs.notify.channels.base import Channel
-from mlobs.notify.compose import compose
 from mlobs.notify.enrich import BUDGET_S, GRACE_S, Enricher, Enrichment
-from mlobs.notify.incident import Change, Grouping, Incident, absorb, acknowledge, close, settle
-from mlobs.notify.page import FIRING, RESOLVED, UPDATE
-from mlobs.notify.routing import route
+from mlobs.notify.incident import Change, Grouping, Incident, absorb, settle
+from mlobs.notify.keeping import acknowledge_by_hand, keep, post, record_event, resolve_by_hand
+from mlobs.notify.page import RESOLVED, UPDATE
 from mlobs.notify.sender import Sender, Sent
 from mlobs.records import Alert, TimelineEvent
 from mlobs.settings import Settings
@@ -29,7 +28,8 @@ class Desk:
     """The on-call desk of one environment.
 
     `channels` by name, as `channels.build_channels` makes them; `enrichers` in the order in which their parts
-    count; `owner` names this process among those that share the store; `rng` draws the retries' jitter.
+    count; `owner` names this process among those that share the store (drawn if empty); `rng` draws the
+    jitter.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Desk:
         channels: Mapping[str, Channel],
         enrichers: Sequence[Enricher] = (),
         *,
-        owner: str = "desk",
+        owner: str = "",
         rng: random.Random | None = None,
         grouping: Grouping | None = None,
     ) -> None:
@@ -50,10 +50,11 @@ class Desk:
         self._grouping = grouping or Grouping()
         driven = settings.clock == "driven"
         self._grace_s = BUDGET_S if driven else GRACE_S
-        self._sender = Sender(store, owner, rng or random.Random(), paced=not driven)
+        rng = rng or random.Random()
+        self._sender = Sender(store, owner or f"{rng.getrandbits(64):016x}", rng, paced=not driven)
         self._working: dict[str, Enrichment] = {}
-        if store.path is not None:
-            with store.write() as connection:  # one process holds a SQLite store: all leases are of the dead
+        if store.held:
+            with store.write() as connection:  # nobody else serves this store: all leases are of the dead
                 outbox.release(connection)
 
     def receive(
@@ -85,28 +86,15 @@ class Desk:
 
     def acknowledge(self, incident: str, by: str, now: float) -> Incident | None:
         """None when there is no such open incident or somebody has it already."""
-        return self._by_hand(incident, lambda one: acknowledge(one, by, now), now)
+        return acknowledge_by_hand(self._store, self._settings, incident, by, now)
 
     def resolve(self, incident: str, by: str, now: float) -> Incident | None:
         """None when there is no such incident or it is resolved already."""
-        return self._by_hand(incident, lambda one: close(one, by, now), now)
+        return resolve_by_hand(self._store, self._settings, incident, by, now)
 
     def event(self, event: TimelineEvent) -> None:
         """Write a deploy, a schema or a reference change into the timeline."""
-        with self._store.write() as connection:
-            book.note_event(connection, event)
-
-    def _by_hand(
-        self, incident: str, change: Callable[[Incident], Change | None], now: float
-    ) -> Incident | None:
-        with self._store.write() as connection:
-            book.lock(connection)
-            found = book.load(connection, incident)
-            changed = change(found) if found is not None else None
-            if changed is None:
-                return None
-            self._keep(connection, changed, now)
-            return changed.incident
+        record_event(self._store, event)
 
     def _settle(self, now: float) -> None:
         with self._store.read() as connection:
@@ -119,31 +107,9 @@ class Desk:
                 self._keep(connection, change, now)
 
     def _keep(self, connection: Connection, change: Change, now: float) -> None:
-        """Incident, timeline and what is to be said, in the caller's transaction."""
-        incident = change.incident
         if not self._enrichers:
-            incident = replace(incident, enriched=True)
-        book.save(connection, incident)
-        book.note(connection, incident, now, change.events)
-        if change.notice is not None:
-            self._post(connection, incident, change.notice, now)
-
-    def _post(self, connection: Connection, incident: Incident, notice: str, now: float) -> None:
-        page = compose(incident, self._settings, now)
-        told = outbox.told(connection, incident.id)
-        if notice == FIRING:
-            routed = route(incident, self._settings.notify)
-            if not routed.to:
-                book.note(connection, incident, now, [("not routed", routed.why)])
-            for name in dict.fromkeys((*routed.to, *told)):
-                outbox.post(connection, incident, name, FIRING, page, now)
-            return
-        for name in told:
-            channel = self._channels.get(name)
-            if notice == RESOLVED or (channel is not None and channel.updates):
-                outbox.post(connection, incident, name, notice, page, now)
-            else:
-                outbox.refresh(connection, incident, name, page)
+            change = replace(change, incident=replace(change.incident, enriched=True))
+        keep(connection, change, self._settings, now)
 
     def _enrich(self, now: float) -> None:
         """Start what is to be enriched, wait a moment for it, and write what has come."""
@@ -176,4 +142,4 @@ class Desk:
             book.save(connection, enriched)
             book.note(connection, enriched, now, events)
             if enriched.parts != incident.parts and enriched.state != RESOLVED:
-                self._post(connection, enriched, UPDATE, now)
+                post(connection, enriched, UPDATE, self._settings, now)

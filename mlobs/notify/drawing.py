@@ -102,7 +102,7 @@ def stage_line(page: Page) -> str:
         return ""
     text = stage.stage
     if stage.p99_s is not None:
-        text += f", p99 {speak_duration(stage.p99_s)}"
+        text += f", {stage.measure} {speak_duration(stage.p99_s)}"
         text += f" where {speak_duration(stage.usual_s)} is usual" if stage.usual_s is not None else ""
     if stage.share is not None:
         text += f", {percent(stage.share)} of the time"

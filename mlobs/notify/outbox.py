@@ -23,6 +23,8 @@ from mlobs.notify.page import FIRING, RESOLVED, TEST, UPDATE, Page, encode
 from mlobs.notify.retry import Outcome, wait_before
 
 PENDING, SENDING, SENT, FAILED = "pending", "sending", "sent", "failed"
+SKIPPED = "skipped"
+"""An update for a channel that wants none."""
 UNFINISHED = (PENDING, SENDING)
 LEASE_S = 60.0
 
@@ -85,15 +87,6 @@ def post(connection: Connection, incident: Incident, channel: str, kind: str, pa
     here = and_(_to.c.incident == incident.id, _to.c.channel == channel)
     if connection.execute(select(_to.c.channel).where(here)).first() is None:
         connection.execute(insert(_to).values(incident=incident.id, channel=channel, wanted_at=now))
-    return True
-
-
-def refresh(connection: Connection, incident: Incident, channel: str, page: Page) -> bool:
-    """Put the newer page into an unsent firing or update; False when there is none."""
-    unsent = _unsent(connection, incident.id, channel)
-    if unsent is None or unsent.kind not in (FIRING, UPDATE):
-        return False
-    connection.execute(update(_box).where(_box.c.id == unsent.id).values(page=encode(page)))
     return True
 
 
@@ -175,6 +168,12 @@ def record(
     if outcome.sent:
         _record_reach(connection, claimed, outcome, now)
     return str(values["state"])
+
+
+def skip(connection: Connection, channel: str, now: float) -> int:
+    """Take the unsent updates away from a channel that wants none: firing and resolved say it all there."""
+    unsent = and_(_box.c.channel == channel, _box.c.kind == UPDATE, _box.c.state == PENDING)
+    return connection.execute(update(_box).where(unsent).values(state=SKIPPED, done_at=now)).rowcount
 
 
 def release(connection: Connection, owner: str | None = None) -> int:

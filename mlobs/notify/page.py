@@ -51,6 +51,8 @@ class StageFinding:
     p99_s: float | None = None
     usual_s: float | None = None
     share: float | None = None
+    measure: str = "p99"
+    """What the two numbers are, for the page: `p99`, `median in slow calls`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ class Page:
     model: str
     at: float
     since: float
+    cause: str = ""
     burns: tuple[Burn, ...] = ()
     resolved_at: float | None = None
     acknowledged_by: str = ""

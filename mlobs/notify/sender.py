@@ -50,6 +50,9 @@ class Sender:
         """Send what is due on `channel` at `now`, most urgent first, until the channel asks to wait."""
         done: list[Sent] = []
         rate = channel.rate if self.paced else None
+        if not channel.updates:
+            with self.store.write() as connection:
+                outbox.skip(connection, channel.name, now)
         while len(done) < most:
             with self.store.write() as connection:
                 claimed = outbox.claim(connection, channel.name, self.owner, now, rate=rate)

@@ -142,7 +142,10 @@ def test_a_crash_between_send_and_record_sends_again_with_the_same_key(tmp_path:
     except CrashError:
         store.close()
     channel = Told()
-    make_desk(channel, store=make_store(tmp_path / "state.db")).pump(T0 + 1)
+    store = make_store(tmp_path / "state.db")
+    store.hold()
+    make_desk(channel, store=store).pump(T0 + 1)
+    store.close()
     assert channel.kinds == ["firing"]
     assert channel.got[0].dedup_key == dying.got[0].dedup_key
     assert channel.got[0].uncertain
@@ -217,6 +220,9 @@ def test_the_read_model_tells_what_left_when_and_what_it_named():
     story = read.incident(store, make_settings(), row.id)
     assert story is not None
     assert [one.kind for one in story.timeline] == ["deploy", "opened", "sent"]
+    assert story.page.change is not None
+    assert page.page.change is not None
+    assert (page.page.change.at, page.page.change.text) == (T0 - 120, "2026-11-02")
 
 
 def test_a_ticket_that_no_route_wants_is_listed_and_not_sent():

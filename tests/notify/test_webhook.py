@@ -39,10 +39,10 @@ def test_the_receiver_gets_the_page_as_json_with_text_and_keys(hook: Stub):
     assert channel_to(hook).send(message).sent
     (request,) = hook.requests
     got = request.fields
-    assert (got["version"], got["kind"], got["status"], got["severity"]) == (1, "firing", "firing", "page")
+    assert (got["version"], got["kind"], got["state"], got["severity"]) == (1, "firing", "firing", "page")
     assert got["page"]["features"][0]["feature"] == "temp"
     assert got["page"]["burns"][0]["burn_rate"] == 14.4
-    assert "What burns" in got["text"]
+    assert "What burns" in got["lines"]
     assert request.headers["idempotency-key"] == "mlobs-abc-1"
 
 

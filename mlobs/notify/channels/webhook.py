@@ -12,7 +12,7 @@ import hmac
 import msgspec
 
 from mlobs.notify.channels.base import Message
-from mlobs.notify.drawing import plain
+from mlobs.notify.drawing import links, plain
 from mlobs.notify.http import Addresses, NotSentError, parse_target, post
 from mlobs.notify.retry import Outcome, judge_status
 from mlobs.secret import Secret
@@ -63,18 +63,36 @@ class WebhookChannel:
 
 
 def document(message: Message) -> dict[str, object]:
-    """The JSON that a webhook gets. Fields are added, never renamed; `version` rises when one must be."""
+    """The JSON that a webhook gets. Fields are added, never renamed; `version` rises when one must be.
+
+    `page` is the whole value; what most receivers need stands beside it.
+    """
+    page = message.page
+    worst = page.burns[0] if page.burns else None
     return {
         "version": DOCUMENT_VERSION,
         "kind": message.kind,
         "dedup_key": message.dedup_key,
         "number": message.number,
-        "incident": message.page.incident,
-        "status": message.page.state,
-        "severity": message.page.severity,
-        "title": message.page.title,
-        "text": "\n".join(plain(message.page)),
-        "page": message.page,
+        "incident": page.incident,
+        "key": page.key,
+        "state": page.state,
+        "severity": page.severity,
+        "cause": page.cause,
+        "environment": page.environment,
+        "service": page.service,
+        "model": page.model,
+        "title": page.title,
+        "since": page.since,
+        "at": page.at,
+        "resolved_at": page.resolved_at,
+        "burn_rate": worst.burn_rate if worst else None,
+        "budget_remaining": worst.budget_remaining if worst else None,
+        "features": page.features,
+        "stage": page.stage,
+        "links": dict(links(page)),
+        "lines": plain(page),
+        "page": page,
     }
 
 
