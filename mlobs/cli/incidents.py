@@ -221,9 +221,8 @@ def _print_story(story: IncidentStory) -> None:
     for sent in story.pages:
         tries = f", {sent.attempts} attempts" if sent.attempts > 1 else ""
         reason = f" ({sent.reason})" if sent.reason not in ("", "ok") else ""
-        typer.echo(
-            f"  {moment(sent.sent_at or sent.wanted_at)} {sent.kind} to {sent.channel}: {sent.state}{reason}{tries}"
-        )
+        when = moment(sent.sent_at or sent.wanted_at)
+        typer.echo(f"  {when} {sent.kind} to {sent.channel}: {sent.state}{reason}{tries}")
     typer.echo("Timeline")
     for row in story.timeline:
         typer.echo(f"  {moment(row.at)} {row.kind}: {row.text}")
