@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import signal
 import sys
@@ -81,9 +80,9 @@ def run_demo(options: Options, console: Console) -> int:
         console.print(f"web page: {monitor}   everything is in {folder}", soft_wrap=True)
         mlobs.init(folder / "mlobs.yaml", clock=label_time)
         stack.callback(mlobs.close)
-        replay = Replay(service, monitor, rows, plan.start, plan.end)
+        replay = Replay(_server(service), _server(monitor), rows, plan.start, plan.end)
         with screen.live():
-            asyncio.run(replay.run(screen.hour))
+            replay.run(screen.hour)
         store = open_store(load_settings(folder / "mlobs.yaml").store, ())
         stack.callback(store.close)
         settings = load_settings(folder / "mlobs.yaml")
@@ -132,6 +131,10 @@ def _prepare(folder: Path, flights: Flights) -> Trained:
 
 def _paged(store: Store, settings: Settings) -> list[PagedIncident]:
     return paged_incidents(notify_read.incidents(store, settings), notify_read.pages(store))
+
+
+def _server(url: str) -> str:
+    return url.removeprefix("http://")
 
 
 def _stay(console: Console, monitor: str) -> None:

@@ -21,6 +21,7 @@ _log = logging.getLogger("mlobs.service")
 LARGEST_EXPOSITION = 64 << 20
 FETCH_SECONDS = 5.0
 ACCEPT = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+REDIRECTS = 3
 PUMP_EVERY = 1.0
 
 
@@ -63,25 +64,41 @@ def bind(settings: Settings) -> socket.socket:
 
 
 class Fetcher:
-    """`fetch(url)` of a target's exposition: 5 s, no redirects, at most 64 MiB."""
+    """`fetch(url)` of a target's exposition: 5 s, at most 64 MiB, redirects within the same host and port.
+
+    Mounted apps answer `/metrics` with a redirect to `/metrics/`, so redirects are followed; one that leads
+    to another host is refused: a target must not send the monitor elsewhere.
+    """
 
     def __init__(self) -> None:
         self._client = httpx.Client(timeout=FETCH_SECONDS, headers={"Accept": ACCEPT}, follow_redirects=False)
 
     def __call__(self, url: str) -> bytes:
         """Raises httpx.HTTPError or ValueError: a failed scrape, whatever the reason."""
-        with self._client.stream("GET", url) as answer:
-            if answer.status_code != 200:
-                raise ValueError(f"HTTP status {answer.status_code}")
-            body = bytearray()
-            for part in answer.iter_bytes():
-                body += part
-                if len(body) > LARGEST_EXPOSITION:
-                    raise ValueError(f"more than {LARGEST_EXPOSITION} bytes")
-            return bytes(body)
+        here = httpx.URL(url)
+        for _ in range(1 + REDIRECTS):
+            with self._client.stream("GET", here) as answer:
+                if answer.next_request is None:
+                    return _body(answer)
+                there = answer.next_request.url
+            if (there.host, there.port) != (here.host, here.port):
+                raise ValueError(f"redirected to another host: {there.host}")
+            here = there
+        raise ValueError(f"more than {REDIRECTS} redirects")
 
     def close(self) -> None:
         self._client.close()
+
+
+def _body(answer: httpx.Response) -> bytes:
+    if answer.status_code != 200:
+        raise ValueError(f"HTTP status {answer.status_code}")
+    body = bytearray()
+    for part in answer.iter_bytes():
+        body += part
+        if len(body) > LARGEST_EXPOSITION:
+            raise ValueError(f"more than {LARGEST_EXPOSITION} bytes")
+    return bytes(body)
 
 
 class Ticker:
