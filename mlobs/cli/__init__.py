@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from mlobs.cli import demo, log, serve
+from mlobs.cli import demo, drift, incidents, log, notify, serve, slo
 from mlobs.errors import EXIT_UNAVAILABLE, MissingExtraError, MlobsError
 
 app = typer.Typer(
@@ -25,7 +25,15 @@ app = typer.Typer(
 app.command()(demo.demo)
 app.command()(serve.serve)
 app.command()(serve.doctor)
-app.add_typer(log.app, name="log")
+app.command()(incidents.event)
+for part, name in (
+    (log.app, "log"),
+    (drift.app, "drift"),
+    (slo.app, "slo"),
+    (notify.app, "notify"),
+    (incidents.app, "incidents"),
+):
+    app.add_typer(part, name=name)
 
 EXTRA_OF = {
     "numpy": "drift",
