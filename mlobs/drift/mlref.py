@@ -112,6 +112,15 @@ def read_reference(path: str | Path) -> Reference:
     return load_reference(data, str(path))
 
 
+def is_reference(path: str | Path) -> bool:
+    """The file begins like a reference; False for any other or none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
 def dump_state(state: State) -> bytes:
     """Canonical bytes of a state: equal counts give equal bytes, in whatever order they were merged."""
     return _frame(_state_out(state) | {"reference": state.reference})

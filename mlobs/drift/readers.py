@@ -61,7 +61,7 @@ def _parquet(where: str, columns: Sequence[str] | None) -> Source:
     ]
 
     def batches() -> Iterator[pa.Table]:
-        with pq.ParquetFile(where, read_dictionary=texts) as file:
+        with pq.ParquetFile(where, read_dictionary=texts, page_checksum_verification=True) as file:
             chosen = [name for name in columns if name in schema.names] if columns else None
             for group in range(file.metadata.num_row_groups):
                 try:

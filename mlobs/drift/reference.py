@@ -30,6 +30,8 @@ SAMPLE = 262_144
 """Values of a column that fix its bins; the counts are of all rows."""
 HABIT = 0.05
 """What a reference day does in more than this share of its rows makes no row bad."""
+CONSTANT_TOLERANCE = 1e-4
+"""Relative change of a constant that is not worth a word: other rounding, another float type."""
 WHOLE = ""
 """Key of the unsegmented shares."""
 SCORE = "prediction"
@@ -102,6 +104,8 @@ def build_reference(
             state = profile(part, spec)
             for key in {(WHOLE, label), (segment, label)}:
                 states[key] = merge(states[key], state) if key in states else state
+    if not states:
+        raise NothingJudgedError.of("reference", "rows", "a table without any", "name a table with data")
     whole = empty_state(spec.reference)
     for (segment, _), state in states.items():
         if segment == WHOLE:
@@ -157,6 +161,8 @@ def _row_checks(column: str, days: DayShares) -> frozenset[str]:
         for check in (NULL, UNSEEN, RANGE)
         if max(days.shares.get(column, {}).get(check, (0.0,)), default=0.0) > HABIT
     }
+    if column == SCORE:
+        habits.add(NULL)  # a call that failed has no output, and availability counts it
     return ColumnSpec("", NUMBER).row_checks - habits
 
 
@@ -176,6 +182,50 @@ def declare(spec: Spec, features: Mapping[str, FeatureSettings]) -> Spec:
             column = replace(column, known=column.known | extra, declared=True)
         columns[name] = column
     return Spec(columns, spec.reference, spec.ignored)
+
+
+def chosen_columns(reference: Reference, columns: Sequence[str]) -> Reference:
+    """The reference for some of its columns. Raises UsageError for one that it does not have."""
+    lacking = [name for name in columns if name not in reference.spec.columns]
+    if lacking:
+        known = ", ".join(reference.spec.columns)[:200]
+        raise UsageError.of(
+            "--columns", f"columns of the reference: {known}", ", ".join(lacking), "correct it"
+        )
+    dropped = frozenset(reference.spec.columns) - set(columns)
+    kept = {name: reference.spec.columns[name] for name in columns}
+    return replace(reference, spec=Spec(kept, reference.id, reference.spec.ignored | dropped))
+
+
+def differences(old: Reference, new: Reference) -> list[str]:
+    """What a change of reference changes, one sentence each: columns, kinds, limits, categories, days."""
+    found = []
+    if old.model_version != new.model_version:
+        found.append(f"model version: {old.model_version or 'any'} -> {new.model_version or 'any'}")
+    for name in sorted(old.spec.columns.keys() | new.spec.columns.keys()):
+        before, after = old.spec.columns.get(name), new.spec.columns.get(name)
+        if before is None or after is None:
+            found.append(f"{name}: {'added' if before is None else 'removed'}")
+            continue
+        if before.kind != after.kind:
+            found.append(f"{name}: kind {before.kind} -> {after.kind}")
+            continue
+        if before.limits != after.limits:
+            found.append(f"{name}: limits {_span(before.limits)} -> {_span(after.limits)}")
+        was, now = ({*column.categories, *column.known} for column in (before, after))
+        if was != now:
+            gone, come = (sorted(part)[:5] for part in (was - now, now - was))
+            found.append(f"{name}: categories gone {gone}, come {come} ({len(was)} -> {len(now)})")
+    days = [reference.days[WHOLE].labels for reference in (old, new)]
+    if days[0] != days[1]:
+        found.append(f"days: {len(days[0])} -> {len(days[1])}; rows: {old.rows:,} -> {new.rows:,}")
+    elif old.id != new.id and not found:
+        found.append("bins or counts differ")
+    return found
+
+
+def _span(limits: tuple[float, float] | None) -> str:
+    return "none" if limits is None else f"{limits[0]:.6g}..{limits[1]:.6g}"
 
 
 def learn_spec(
@@ -255,9 +305,10 @@ def _column(name: str, arrow: str, sample: _Sample | None, words: Mapping[str, i
         values = sample.values()
         if not len(values):
             return ColumnSpec(name, NUMBER, arrow)
-        return ColumnSpec(
-            name, NUMBER, arrow, grid_of(reference_edges(values)), limits=(sample.low, sample.high)
-        )
+        low, high = sample.low, sample.high
+        if low == high:
+            low, high = low - abs(low) * CONSTANT_TOLERANCE, high + abs(high) * CONSTANT_TOLERANCE
+        return ColumnSpec(name, NUMBER, arrow, grid_of(reference_edges(values)), limits=(low, high))
     if words is not None:
         ordered = sorted(words, key=lambda word: (-words[word], word))
         return ColumnSpec(

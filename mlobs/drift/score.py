@@ -31,6 +31,9 @@ NO_DATA: Final = "no_data"
 
 NUMBER_CELL: Final = 1 / 20
 CATEGORY_CELL: Final = 1 / 100
+LEAST_EXPECTED: Final = 5.0
+LEAST_CELL: Final = 1 / 1000
+"""What stands beside a large atom keeps a coarse cell of its own from this share of the reference on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +69,32 @@ def coarse_groups(counts: Floats, atoms: npt.NDArray[np.bool_], least: float) ->
     group, held = 0, 0.0
     for place in range(len(counts)):
         big_atom = bool(atoms[place]) and share[place] >= least
-        if held >= least or (big_atom and held >= least / 5):
+        if held >= least or (big_atom and held >= LEAST_CELL):
             group, held = group + 1, 0.0
         groups[place] = group
         held += share[place]
-    if held < least / 5 and group:
+    if held < LEAST_CELL and group:
         groups[groups == group] = group - 1
     return groups
+
+
+def well_filled(q: Floats, p: Floats, rows: Floats) -> tuple[Floats, Floats]:
+    """Shares with the cells joined that expect fewer than five of `rows` by the reference shares `q`.
+
+    The chi-square law needs that many: one odd row in a cell that is nearly empty would be an alarm. What
+    still expects too few after joining goes to the smallest of the other cells.
+    """
+    sparse = q * rows[:, None] < LEAST_EXPECTED
+    if not sparse.any():
+        return q, p
+    joined = [np.where(sparse, share, 0.0).sum(axis=1) for share in (q, p)]
+    rest = [np.where(sparse, 0.0, share) for share in (q, p)]
+    at = np.where(sparse, np.inf, q).argmin(axis=1)
+    # Enough together: a cell of their own, in the place of the first of them.
+    at = np.where(joined[0] * rows >= LEAST_EXPECTED, sparse.argmax(axis=1), at)
+    for share, extra in zip(rest, joined, strict=True):
+        share[np.arange(len(share)), at] += extra
+    return rest[0], rest[1]
 
 
 def groups_of(column: ColumnSpec, reference: Floats) -> npt.NDArray[np.intp]:
@@ -140,7 +162,7 @@ def _measure(
     noise = 1.0 / np.maximum(n, 1.0) + 1.0 / np.maximum(m, 1.0)
     expected = np.maximum(cells - 1, 0) * noise
     plain_psi = distances.psi(p, q, m, n)
-    _, p_margin = margin_test(q, p, n, m, margin)
+    _, p_margin = margin_test(*well_filled(q, p, np.minimum(n, m)), n, m, margin)
     divergence = distances.jensen_shannon_divergence(p, q)
     ks = distances.kolmogorov_smirnov(distances.shares(fine[1]), distances.shares(fine[0]))
     chance = 0.8687**2 * noise  # the mean of Kolmogorov's law is 0.8687 / sqrt(N)

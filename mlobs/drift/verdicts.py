@@ -8,9 +8,9 @@ from typing import Final
 
 from mlobs.drift.causes import describe
 from mlobs.drift.checks import DayShares, run_checks
-from mlobs.drift.reference import WHOLE, Reference
+from mlobs.drift.reference import SCORE, WHOLE, Reference
 from mlobs.drift.score import INSUFFICIENT, OK, STATISTICS, score
-from mlobs.drift.spec import SCHEMA, Spec
+from mlobs.drift.spec import NULL, RANGE, Spec
 from mlobs.drift.state import State
 from mlobs.records import Verdict
 
@@ -21,7 +21,6 @@ NO_DATA: Final = "no_data"
 EXPORTED: Final = "exported"
 """Status of a score that is shown and judges nothing."""
 CHECKS_PREFIX: Final = "check:"
-BREACHING: Final = frozenset({"null", "unseen", "range", "type", "constant", SCHEMA})
 RESULTS: Final = (OK, DRIFTED, INSUFFICIENT, ABSENT, NO_REFERENCE)
 
 
@@ -121,9 +120,9 @@ def _checks(
     found = []
     for column in spec.columns.values():
         for result in run_checks(state, column, days, margin):
-            if not result.failed or result.check not in BREACHING:
+            if not result.failed or (column.name == SCORE and result.check == NULL):
                 continue
-            detail = describe(result, column, state, reference.state if result.check == "range" else None)
+            detail = describe(result, column, state, reference.state if result.check == RANGE else None)
             found.append(
                 Verdict(
                     stream.model, stream.version, column.name, start, end, DRIFTED, result.check,

@@ -1,0 +1,211 @@
+"""`mlobs drift`: compare two tables; build, show and compare references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mlobs.drift.compare import Comparison
+    from mlobs.drift.readers import Source
+    from mlobs.drift.reference import Reference
+
+app = typer.Typer(name="drift", help="Compare tables with a reference.", no_args_is_help=True)
+reference_app = typer.Typer(
+    name="reference", help="References: built once, used often.", no_args_is_help=True
+)
+app.add_typer(reference_app)
+
+Columns = Annotated[
+    str | None, typer.Option("--columns", help="Comma-separated columns; default: all that both can have.")
+]
+
+
+@app.command()
+def check(
+    reference: Annotated[Path, typer.Option("--reference", help=".mlref, Parquet, Arrow or CSV file.")],
+    current: Annotated[Path, typer.Option("--current", help="Parquet, Arrow or CSV file.")],
+    columns: Columns = None,
+    min_rows: Annotated[int, typer.Option(min=1, help="Fewer rows than these give no verdict.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Strict JSON on stdout.")] = False,
+) -> None:
+    """Has the current table drifted from the reference? Exit 0 no, 1 yes, 2 unreadable, 3 nothing judged.
+
+    Example: mlobs drift check --reference january.parquet --current march.parquet
+    """
+    from mlobs.cli.drift_view import comparison_json, print_comparison, print_json
+    from mlobs.drift.compare import compare
+    from mlobs.drift.readers import open_table
+
+    chosen = _names(columns)
+    known = _open_reference(reference, chosen, quiet=as_json)
+    source = open_table(current, list(known.spec.columns))
+    result = compare(
+        known, _progress(source, f"reading {current.name}", as_json), str(current), min_rows=min_rows
+    )
+    if as_json:
+        print_json(comparison_json(result))
+    else:
+        print_comparison(result)
+    _warn(result)
+    raise typer.Exit(result.exit_code)
+
+
+@reference_app.command()
+def build(
+    table: Annotated[Path, typer.Argument(help="Parquet, Arrow or CSV file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .mlref file to write.")],
+    columns: Columns = None,
+    day: Annotated[str | None, typer.Option(help="Column that names the day of a row.")] = None,
+    time: Annotated[str | None, typer.Option(help="Column with the event time, cut into --window.")] = None,
+    window: Annotated[str, typer.Option(help="Slice of event time: 1d, 1h, 1m.")] = "1d",
+    zone: Annotated[str, typer.Option(help="Time zone of whole days.")] = "UTC",
+    segment: Annotated[str | None, typer.Option(help="Column whose values are segments.")] = None,
+    score: Annotated[str | None, typer.Option(help="Column with the model's output.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name; default: that of the file.")] = None,
+    model_version: Annotated[str, typer.Option(help="Serves this model version alone.")] = "",
+) -> None:
+    """Build a reference once, to be used by `drift check` and `mlobs serve`.
+
+    Give --day or --time, so that the worst ordinary day is known: a check then breaks only beyond it.
+
+    Example: mlobs drift reference build january.parquet --day day -o january.mlref
+    """
+    from mlobs.cli.drift_view import print_reference
+    from mlobs.drift.mlref import save_reference
+    from mlobs.drift.readers import open_table
+    from mlobs.drift.reference import Slicing, build_reference
+
+    source = open_table(table)
+    slicing = Slicing(day, time, _seconds(window), _zone(zone), segment)
+    built = build_reference(
+        lambda: _progress(source, f"reading {table.name}", quiet=False),
+        name or table.stem,
+        features=_names(columns),
+        score_column=score,
+        slicing=slicing,
+        model_version=model_version,
+        source=str(table),
+    )
+    save_reference(built, output)
+    print_reference(built)
+    typer.echo(f"written: {output}")
+
+
+@reference_app.command()
+def show(
+    reference: Annotated[Path, typer.Argument(help="The .mlref file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Strict JSON on stdout.")] = False,
+) -> None:
+    """What a reference holds: columns, limits, worst days, checks that are off.
+
+    Example: mlobs drift reference show january.mlref
+    """
+    from mlobs.cli.drift_view import print_json, print_reference, reference_json
+    from mlobs.drift.mlref import read_reference
+
+    found = read_reference(reference)
+    if as_json:
+        print_json(reference_json(found))
+    else:
+        print_reference(found)
+
+
+@reference_app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(help="The .mlref file in use.")],
+    new: Annotated[Path, typer.Argument(help="The one to come.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Strict JSON on stdout.")] = False,
+) -> None:
+    """What changes from one reference to another: columns, kinds, limits, categories. Exit 1 if anything
+    does.
+
+    Example: mlobs drift reference diff january.mlref february.mlref
+    """
+    from mlobs.cli.drift_view import print_json
+    from mlobs.drift.mlref import read_reference
+    from mlobs.drift.reference import differences
+
+    found = differences(read_reference(old), read_reference(new))
+    if as_json:
+        print_json({"differences": found})
+    elif not found:
+        typer.echo("no difference")
+    else:
+        for line in found:
+            typer.echo(line)
+    raise typer.Exit(1 if found else 0)
+
+
+def _open_reference(path: Path, columns: list[str] | None, quiet: bool) -> Reference:
+    """A built reference as it is, or one built now from a table."""
+    from mlobs.drift.mlref import is_reference, read_reference
+    from mlobs.drift.readers import open_table
+    from mlobs.drift.reference import build_reference, chosen_columns
+
+    if is_reference(path):
+        found = read_reference(path)
+        return found if columns is None else chosen_columns(found, columns)
+    source = open_table(path, columns)
+    return build_reference(
+        lambda: _progress(source, f"reading {path.name}", quiet),
+        path.stem,
+        features=columns,
+        source=str(path),
+    )
+
+
+def _progress(source: Source, text: str, quiet: bool) -> Any:
+    """The batches, with a bar on stderr where a person watches."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield from source.batches()
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(text, total=source.rows or None)
+        for batch in source.batches():
+            yield batch
+            bar.advance(task, batch.num_rows)
+
+
+def _warn(result: Comparison) -> None:
+    for column in result.unjudged if any(c.judged for c in result.columns) else ():
+        typer.echo(f"warning: {column.name} was not judged: {column.detail}", err=True)
+    if result.extra:
+        typer.echo(f"warning: columns unknown to the reference: {', '.join(result.extra)[:300]}", err=True)
+    if not any(column.judged for column in result.columns):
+        typer.echo("error: nothing could be judged: see the table", err=True)
+
+
+def _names(columns: str | None) -> list[str] | None:
+    return None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
+
+
+def _seconds(window: str) -> float:
+    from mlobs.durations import parse_duration
+    from mlobs.errors import UsageError
+    from mlobs.slices import slice_at
+
+    try:
+        seconds = float(parse_duration(window))
+        slice_at(0.0, seconds)
+    except ValueError as problem:
+        raise UsageError.of("--window", "a divisor of a day or whole days", window, str(problem)) from None
+    return seconds
+
+
+def _zone(name: str) -> str:
+    from zoneinfo import ZoneInfo
+
+    from mlobs.errors import UsageError
+
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise UsageError.of("--zone", "a time zone like Europe/Berlin", name, "correct the name") from None
+    return name

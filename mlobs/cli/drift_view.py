@@ -1,0 +1,185 @@
+"""How `mlobs drift` shows what it found: tables for people, strict JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mlobs.drift.compare import ColumnReport, Comparison
+from mlobs.drift.reference import WHOLE, Reference
+from mlobs.drift.score import Score
+from mlobs.drift.spec import CHECKS
+
+_STYLES = {"ok": "green", "drifted": "bold red", "insufficient": "yellow", "absent": "yellow"}
+_MARGIN = 0.05
+
+
+def print_json(value: Any) -> None:
+    """Strict JSON on stdout: what is not finite is null."""
+    json.dump(_strict(value), sys.stdout, allow_nan=False, ensure_ascii=False, indent=2)
+    sys.stdout.write("\n")
+
+
+def comparison_json(result: Comparison) -> dict[str, Any]:
+    """The comparison as plain data."""
+    return {
+        "verdict": result.verdict,
+        "exit_code": result.exit_code,
+        "reference": result.reference,
+        "current": result.current,
+        "rows": {"reference": result.rows_reference, "current": result.rows_current},
+        "extra_columns": list(result.extra),
+        "columns": [_column_json(column) for column in result.columns],
+    }
+
+
+def print_comparison(result: Comparison) -> None:
+    """One line a column: the drifted ones first."""
+    console = Console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("column", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for name in ("PSI", "JS", "KS"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    order = {"drifted": 0, "absent": 1, "insufficient": 1, "ok": 2}
+    for column in sorted(result.columns, key=lambda column: order[column.verdict]):
+        why = column.detail or ("" if column.status == "ok" else column.status)
+        style = _STYLES[column.verdict]
+        table.add_row(
+            escape(_plain(column.name)),
+            f"[{style}]{column.verdict}[/]",
+            *(_number(column.scores.get(statistic)) for statistic in ("psi", "js", "ks")),
+            escape(_plain(why)),
+        )
+    console.print(table)
+    console.print(
+        f"[bold]{result.verdict}[/]: {len(result.drifted)} of {len(result.columns)} columns drifted, "
+        f"{len(result.unjudged)} not judged; {result.rows_reference:,} rows in "
+        f"{escape(_plain(result.reference))}, "
+        f"{result.rows_current:,} in {escape(_plain(result.current))}"
+    )
+
+
+def reference_json(reference: Reference) -> dict[str, Any]:
+    """What a reference holds, as plain data."""
+    days = reference.days[WHOLE]
+    columns = []
+    for column in reference.spec.columns.values():
+        limits = {check: days.limit(column.name, check, _MARGIN) for check in CHECKS}
+        columns.append(
+            {
+                "name": column.name,
+                "kind": column.kind,
+                "arrow": column.arrow,
+                "limits": column.limits,
+                "bins": column.cells,
+                "categories": list(column.categories[:50]),
+                "worst_day": {
+                    check: {"share": limit.worst, "day": limit.day, "off": limit.off}
+                    for check, limit in limits.items()
+                    if limit.days
+                },
+            }
+        )
+    return {
+        "name": reference.name,
+        "id": reference.id,
+        "model_version": reference.model_version,
+        "rows": reference.rows,
+        "days": len(days.labels),
+        "segments": sorted(set(reference.days) - {WHOLE}),
+        "source": reference.source,
+        "columns": columns,
+    }
+
+
+def print_reference(reference: Reference) -> None:
+    """Columns with their limits, and the checks that are off with the reason."""
+    console = Console()
+    days = reference.days[WHOLE]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("column", "kind", "limits", "worst day", "off"):
+        table.add_column(name, overflow="fold")
+    for column in reference.spec.columns.values():
+        limits = {check: days.limit(column.name, check, _MARGIN) for check in CHECKS}
+        worst = ", ".join(
+            f"{check} {limit.worst:.1%}" for check, limit in limits.items() if limit.worst and not limit.off
+        )
+        off = ", ".join(f"{check} ({limit.day or 'whole'})" for check, limit in limits.items() if limit.off)
+        span = "" if column.limits is None else f"{column.limits[0]:.6g} to {column.limits[1]:.6g}"
+        if column.categories:
+            span = f"{len(column.categories) + len(column.known)} categories"
+        table.add_row(*(escape(_plain(text)) for text in (column.name, column.kind, span, worst, off)))
+    console.print(table)
+    segments = sorted(set(reference.days) - {WHOLE})
+    console.print(
+        f"{escape(_plain(reference.name))}: {reference.rows:,} rows, {len(days.labels)} days, "
+        f"segments: {escape(_plain(', '.join(segments))) or 'none'}, id {reference.id[:12]}"
+    )
+    if len(days.labels) == 1:
+        console.print(
+            "[yellow]one day only: give --day or --time, so that the worst ordinary day is known[/]"
+        )
+
+
+def _column_json(column: ColumnReport) -> dict[str, Any]:
+    return {
+        "name": column.name,
+        "kind": column.kind,
+        "verdict": column.verdict,
+        "status": column.status,
+        "detail": column.detail,
+        "rows": column.rows,
+        "p_threshold": column.threshold,
+        "scores": {
+            name: {
+                "value": one.value,
+                "plain": one.plain,
+                "p_value": one.p_value,
+                "bound": one.bound,
+                "n_reference": one.n_reference,
+                "n_current": one.n_current,
+                "status": one.status,
+            }
+            for name, one in column.scores.items()
+        },
+        "checks": [
+            {
+                "check": result.check,
+                "share": result.share,
+                "worst_reference_day": result.worst,
+                "day": result.day,
+                "off": result.off,
+                "failed": result.failed,
+            }
+            for result in column.checks
+        ],
+    }
+
+
+def _number(one: Score | None) -> str:
+    return "" if one is None or one.value is None or one.status != "ok" else f"{one.value:.4f}"
+
+
+def _plain(text: str) -> str:
+    """Text of users without control characters: a column name must not paint the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_strict(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return value
