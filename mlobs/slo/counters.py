@@ -3,13 +3,15 @@ Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlobs.slo.intake import TOTAL, Raw, Vector, grown
+
+_FORGOTTEN_AFTER = 86400.0
 
 
 @dataclass
@@ -62,6 +64,15 @@ class Book:
             self.targets[name] = TargetState(False, now, None, np.zeros_like(self.totals), error)
         else:
             before.up, before.error = False, error
+
+    def retire(self, listed: Set[str], now: float) -> None:
+        """Targets that are not listed any more are down, and after a day forgotten: until then they may
+        return."""
+        for name, state in list(self.targets.items()):
+            if name not in listed:
+                state.up, state.error, state.breaches = False, "no longer listed", ()
+                if now - state.at > _FORGOTTEN_AFTER:
+                    del self.targets[name]
 
     def baseline(self, name: str, raw: Raw, now: float) -> None:
         """Take a target's counters as they stand, as the place to count from."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,16 +29,16 @@ from mlobs.slo.export import SloCollector
 from mlobs.slo.history import History, upsert
 from mlobs.slo.intake import BAD, EVENTS, RAW, TOTAL, UNJUDGED, Raw, Router
 from mlobs.slo.periods import period_start
+from mlobs.slo.scrape import Fetch, Scraper
 from mlobs.slo.status import SloStatus
 from mlobs.store import Store
-
-Fetch = Callable[[str], "bytes | str"]
-"""Text that a target exposes. Any exception is a failed scrape."""
 
 SELF = "self"
 """Name of the target that is this process's own registry."""
 
 _POINT_EVERY = 3600.0
+_REMEMBERED = 200
+"""Bad slices whose starts are remembered, to say since when an objective suffers."""
 _JITTER = 0.1
 """A timer's tick that comes by so much of an interval too early is on time."""
 
@@ -56,7 +56,7 @@ class SloEngine:
         self.settings = settings
         self._store = store
         self._registry = registry
-        self._fetch = fetch
+        self._scraper = Scraper(settings.targets, fetch, settings.base)
         self._plans = tuple(plan(objective, settings) for objective in settings.slo.objectives)
         self._history = History(store)
         fingerprints = {each.name: _fingerprint(each, settings) for each in self._plans}
@@ -66,6 +66,7 @@ class SloEngine:
         self._standing = _standing(self._history)
         values = self._history.values()
         self._judged = {str(k): float(v) for k, v in values.get("judged", {}).items()}
+        self._bad_slices: dict[str, list[float]] = values.get("bad_slices", {})
         self._scraped: float | None = None
         self._evaluated: float | None = None
         self._pointed: float | None = None
@@ -97,23 +98,32 @@ class SloEngine:
             return [alert for alert in self._said if alert.firing]
         return list(self._said)
 
-    # -- scraping --------------------------------------------------------------------------------------
+    def close(self) -> None:
+        """Let the scraper's threads go, and take our metrics out of the registry."""
+        self._scraper.close()
+        if self._registry is not None:
+            self._registry.unregister(self._collector)
 
-    def targets(self) -> Iterable[str]:
-        return self.settings.targets
+    # -- scraping --------------------------------------------------------------------------------------
 
     def _scrape(self, now: float) -> None:
         if self._book.began is None:
             self._book.began = now
-        for url in self.targets():
+        urls = self._scraper.urls()
+        for url, body in self._scraper.fetch_all(urls) if urls else ():
             try:
-                raw = self._read(self._fetch(url))
-            except Exception as problem:  # noqa: BLE001 - any failure of a target is a state of it, counted there
+                if isinstance(body, Exception):
+                    raise body
+                raw = self._read(body)
+            except Exception as problem:  # noqa: BLE001 - any failure of a target is a state of it, kept there
                 self._book.miss(url, f"{type(problem).__name__}: {problem}"[:300], now)
             else:
                 self._book.take(url, raw, now)
+        for source, reason in self._scraper.problems.items():
+            self._book.miss(source, reason, now)
         if self._registry is not None:
             self._book.take(SELF, self._router.read(_own(self._registry)), now)
+        self._book.retire({*urls, *self._scraper.problems, SELF}, now)
         self._scraped = now
 
     def _read(self, body: bytes | str) -> Raw:
@@ -138,11 +148,14 @@ class SloEngine:
             start = max(start, slice_at(now - each.period, length, zone).start)
             current = slice_at(start, length, zone)
             while current.end <= now:
-                self._judge(raw, events, current.end, now)
+                if self._judge(raw, events, current.end, now):
+                    bad = self._bad_slices.setdefault(each.name, [])
+                    bad.append(current.start)
+                    del bad[:-_REMEMBERED]
                 self._judged[each.name] = current.end
                 current = slice_at(current.end, length, zone)
 
-    def _judge(self, raw: int, events: int, end: float, now: float) -> None:
+    def _judge(self, raw: int, events: int, end: float, now: float) -> bool | None:
         length, zone = self.settings.slo.slice, self.settings.slo.zone
         totals = self._book.totals
 
@@ -159,6 +172,7 @@ class SloEngine:
         if verdict is not None:
             totals[events, TOTAL] += 1
             totals[events, BAD] += verdict
+        return verdict
 
     # -- evaluating ------------------------------------------------------------------------------------
 
@@ -208,6 +222,7 @@ class SloEngine:
             lambda length: count(now - length, length, events),
             count(start, each.period, events),
             lambda length: 0.0 if unjudged is None else count(now - length, length, unjudged).total,
+            _run_start(self._bad_slices.get(each.name, ()), self.settings.slo.slice),
         )
 
     def _breaches(self, now: float) -> Iterable[Alert]:
@@ -239,7 +254,7 @@ class SloEngine:
         keep = max((each.period for each in self._plans), default=0.0) * 1.1 + 86400.0
         with self._store.write() as connection:
             self._history.put_counters(connection, now, self._accounts, self._book)
-            self._history.put_values(connection, {"judged": self._judged})
+            self._history.put_values(connection, {"judged": self._judged, "bad_slices": self._bad_slices})
             if found is not None:
                 rows = [{"slo": e.status.name, "at": now, "body": e.status.to_json()} for e in found]
                 connection.execute(delete(schema.status))
@@ -262,6 +277,16 @@ class SloEngine:
         self._pointed = now
         body = {s.name: s.remaining for s in self.statuses if s.remaining is not None}
         upsert(connection, schema.point, [{"at": now, "body": json.dumps(body)}], ["at"])
+
+
+def _run_start(bad: Sequence[float], length: float) -> float | None:
+    """Start of the first bad slice of the last run; a good slice or two within it do not end a run."""
+    start: float | None = None
+    for slice_start in reversed(bad):
+        if start is not None and start - slice_start > 3.5 * length:
+            break
+        start = slice_start
+    return start
 
 
 def _due(last: float | None, now: float, interval: float) -> bool:

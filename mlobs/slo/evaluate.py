@@ -86,6 +86,8 @@ class Observed:
     """Events of the period so far."""
     unjudged: Callable[[float], float]
     """Slices of the last so many seconds that nobody could judge."""
+    run_start: float | None = None
+    """Start of the first bad slice of the last run of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +125,19 @@ def evaluate(plan: Plan, seen: Observed, settings: Settings, since: Mapping[str,
         budget_minutes=account.minutes, remaining_minutes=account.remaining_minutes,
         burn_rates={format_duration(Decimal(str(length))): rate for length, rate in rates.items()},
         exhausted_at=gone, firing=worst.severity if worst else None,
-        since=None if worst is None else since.get(worst.severity, seen.now),
+        since=None if worst is None else since.get(worst.severity, _onset(plan, seen)),
         calendar=plan.objective.calendar, description=plan.objective.description,
         threshold_s=None if plan.objective.sli.threshold is None else float(plan.objective.sli.threshold),
     )  # fmt: skip
-    alerts = [_burn_alert(plan, fire, account, gone, seen.now, settings) for fire in found.values()]
+    alerts = [_burn_alert(plan, fire, account, gone, seen, settings) for fire in found.values()]
     if absent:
         alerts.append(_absent_alert(plan, seen, account, settings))
     return Evaluation(status, tuple(alerts))
+
+
+def _onset(plan: Plan, seen: Observed) -> float:
+    """Since when a condition that is found now has held: slices know, for events it is now."""
+    return seen.now if not plan.indicator.sliced or seen.run_start is None else seen.run_start
 
 
 def _mostly_unjudged(plan: Plan, seen: Observed, counts: Mapping[float, Count]) -> bool:
@@ -148,14 +155,15 @@ def _recent(rates: Mapping[float, float | None]) -> float | None:
 
 
 def _burn_alert(
-    plan: Plan, fire: Firing, account: budgets.Budget, gone: float | None, now: float, settings: Settings
+    plan: Plan, fire: Firing, account: budgets.Budget, gone: float | None, seen: Observed, settings: Settings
 ) -> Alert:
     objective = plan.objective
     share = fire.count.ratio or 0.0
     rule = "absolute rule" if fire.tier is None else f"burning {fire.burn_rate or 0:.3g} times too fast"
     left = "" if account.remaining is None else f", {account.remaining:.0%} of the budget left"
     return Alert(
-        name="SLOBurn", cause=plan.indicator.cause, severity=fire.severity, firing=True, since=now, at=now,
+        name="SLOBurn", cause=plan.indicator.cause, severity=fire.severity, firing=True,
+        since=_onset(plan, seen), at=seen.now,
         service=settings.service, model=objective.model, environment=settings.environment, kind="burn",
         slo=objective.name, burn_rate=fire.burn_rate, budget_remaining=account.remaining, exhausted_at=gone,
         long_window_s=fire.long, short_window_s=fire.short, bad=fire.count.bad, total=fire.count.total,

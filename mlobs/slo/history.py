@@ -136,6 +136,7 @@ class History:
             }
             for name, state in book.targets.items()
         ]  # fmt: skip
+        connection.execute(delete(schema.target).where(schema.target.c.name.not_in(list(book.targets))))
         if rows:
             upsert(connection, schema.target, rows, ["name"])
 
