@@ -122,7 +122,7 @@ def _prepare(folder: Path, flights: Flights) -> Trained:
         MODEL,
         features=FEATURES,
         score_column="prediction",
-        slicing=Slicing(day="day"),
+        slicing=Slicing(day="day", segment="origin"),
         source="flights of January and February 2013",
     )
     (folder / "reference.mlref").write_bytes(dump_reference(reference))

@@ -98,10 +98,10 @@ def weighted_quantile(values: Floats, weights: Floats, q: float) -> float | None
 def _segments(calls: Calls) -> tuple[SegmentHit, ...]:
     """The segments with most bad calls, in estimated calls (weights), the worst share first."""
     sums: dict[str, list[float]] = {}
-    for segment, bad, weight in zip(calls.segment, calls.bad, calls.weight, strict=True):
+    for segment, bad, weight in zip(calls.segment, calls.bad.tolist(), calls.weight.tolist(), strict=True):
         if segment:
             entry = sums.setdefault(segment, [0.0, 0.0])
-            entry[0] += weight * bool(bad)
+            entry[0] += weight if bad else 0.0
             entry[1] += weight
     hit = [SegmentHit(name, bad, total) for name, (bad, total) in sums.items() if bad]
     return tuple(sorted(hit, key=lambda one: -(one.bad or 0) / (one.total or 1))[:SEGMENTS])
