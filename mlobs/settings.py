@@ -137,9 +137,68 @@ class ChannelSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class EscalationSettings:
+    """Whom to tell when nobody has acknowledged within `after` seconds."""
+
+    after: float
+    to: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RouteSettings:
     match: Mapping[str, str]
     to: tuple[str, ...]
+    """Channels, and people of `NotifySettings.people`."""
+    times: str | None = None
+    """Name in `NotifySettings.times`: the route holds then alone."""
+    escalate: tuple[EscalationSettings, ...] = ()
+    """Its own steps; empty takes those of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimesSettings:
+    """Hours of a week, local: `start` and `end` in seconds since midnight; `end` before `start` is
+    overnight.
+    """
+
+    days: tuple[int, ...]
+    """0 is Monday; of an overnight stretch the day on which it begins."""
+    start: float = 0.0
+    end: float = 86400.0
+    zone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceSettings:
+    """What matches is not paged from `start` to `end`, or at the hours that `times` names."""
+
+    match: Mapping[str, str]
+    start: float | None = None
+    end: float | None = None
+    times: str | None = None
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatSettings:
+    """An outside address that is called while all is well, and raises the alarm when the calls stop."""
+
+    url: str | None = None
+    secret: Secret | None = None
+    every: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class AlertmanagerSettings:
+    """The Alertmanager whose one receiver we are; seconds."""
+
+    url: str | None = None
+    """Its API, for reconciliation."""
+    token: Secret | None = None
+    """Bearer token that its webhook must show us."""
+    receiver: str = "mlobs"
+    group_wait: float = 10.0
+    group_interval: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +208,17 @@ class NotifySettings:
     fallback: str | None = None
     """Channel to try when another had no success for `fallback_after` seconds."""
     fallback_after: float = 300.0
+    people: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Channels by person."""
+    times: Mapping[str, TimesSettings] = field(default_factory=dict)
+    maintenance: tuple[MaintenanceSettings, ...] = ()
+    escalate: tuple[EscalationSettings, ...] = ()
+    together: float = 3600.0
+    """An alert of another family of causes joins an incident that is younger than this."""
+    hold: float = 300.0
+    """An incident is resolved when nothing of it fired for so long; grows while it flaps."""
+    heartbeat: HeartbeatSettings | None = None
+    alertmanager: AlertmanagerSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,29 +64,63 @@ def _unknown_models(document: YamlText, models: list[str]) -> Iterator[Problem]:
 
 
 def _routes(document: YamlText) -> Iterator[Problem]:
-    channels = _get(document, "notify", "channels")
-    known = list(channels) if isinstance(channels, dict) else []
-    wanted: list[tuple[Place, str]] = []
-    routes = _get(document, "notify", "routes")
-    for index, route in enumerate(routes if isinstance(routes, list) else []):
-        place: Place = ("notify", "routes", index)
-        if not isinstance(route, dict):
-            continue
-        to, match = route.get("to"), route.get("match")
-        wanted += (
-            ((*place, "to", at), str(name)) for at, name in enumerate(to if isinstance(to, list) else [])
-        )
+    """Channels, people and times that `notify` names must stand in it."""
+    known = [*_names(document, "channels"), *_names(document, "people")]
+    times = _names(document, "times")
+    for place, part in _notify_parts(document):
+        match = part.get("match")
         for key, value in match.items() if isinstance(match, dict) else ():
             here = document.where((*place, "match", key))
             if key not in MATCHED:
                 yield Problem(here, "something to match", repr(key), nearest(key, MATCHED))
             if key == "severity" and value not in SEVERITIES:
                 yield Problem(here, "a severity", repr(value), nearest(str(value), SEVERITIES))
-    fallback = _get(document, "notify", "fallback")
-    if isinstance(fallback, str):
-        wanted.append((("notify", "fallback"), fallback))
-    for place, name in wanted:
+        named = part.get("times")
+        if isinstance(named, str) and named not in times:
+            here = document.where((*place, "times"))
+            yield Problem(here, "a name of `notify.times`", repr(named), nearest(named, times))
+    for place, name in _wanted(document):
         if name not in known:
             yield Problem(
                 document.where(place), "a channel of `notify.channels`", repr(name), nearest(name, known)
             )
+
+
+def _wanted(document: YamlText) -> Iterator[tuple[Place, str]]:
+    """Every place of `notify` that names a channel or a person."""
+    for place, part in _notify_parts(document):
+        for at, name in _items(part.get("to")):
+            yield (*place, "to", at), name
+        steps = part.get("escalate")
+        for number, step in enumerate(steps if isinstance(steps, list) else []):
+            for at, name in _items(step.get("to") if isinstance(step, dict) else None):
+                yield (*place, "escalate", number, "to", at), name
+    steps = _get(document, "notify", "escalate")
+    for number, step in enumerate(steps if isinstance(steps, list) else []):
+        for at, name in _items(step.get("to") if isinstance(step, dict) else None):
+            yield ("notify", "escalate", number, "to", at), name
+    people = _get(document, "notify", "people")
+    for person, channels in people.items() if isinstance(people, dict) else ():
+        for at, name in _items(channels):
+            yield ("notify", "people", person, at), name
+    fallback = _get(document, "notify", "fallback")
+    if isinstance(fallback, str):
+        yield ("notify", "fallback"), fallback
+
+
+def _notify_parts(document: YamlText) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Routes and maintenance windows."""
+    for kind in ("routes", "maintenance"):
+        parts = _get(document, "notify", kind)
+        for index, part in enumerate(parts if isinstance(parts, list) else []):
+            if isinstance(part, dict):
+                yield ("notify", kind, index), part
+
+
+def _names(document: YamlText, kind: str) -> list[str]:
+    found = _get(document, "notify", kind)
+    return [str(name) for name in found] if isinstance(found, dict) else []
+
+
+def _items(value: Any) -> list[tuple[int, str]]:
+    return [(at, str(one)) for at, one in enumerate(value if isinstance(value, list) else [])]

@@ -40,9 +40,13 @@ CHANNEL_OPTIONS: Mapping[str, ChannelOptions] = {
     "slack": ChannelOptions(
         {"channel": str, "base_url": str}, frozenset({"token", "signing_secret"}), (("channel",), ("token",))
     ),
-    "pagerduty": ChannelOptions({"base_url": str}, frozenset({"routing_key"}), (("routing_key",),)),
+    "pagerduty": ChannelOptions(
+        {"base_url": str, "allow_http": bool, "allow_private": bool, "timeout": int},
+        frozenset({"routing_key"}),
+        (("routing_key",),),
+    ),
     "email": ChannelOptions(
-        {"to": str, "sender": str, "host": str, "port": int, "tls": str, "user": str},
+        {"to": str, "sender": str, "host": str, "port": int, "tls": str, "user": str, "ca_file": str},
         frozenset({"password"}),
         (("to",), ("host",)),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from mlobs.config.paging import plain_notify
 from mlobs.config.shape import File, Model, Objective, Window
 from mlobs.config.values import period
 from mlobs.names import PAGE
@@ -15,9 +16,7 @@ from mlobs.settings import (
     FeatureSettings,
     MaskSettings,
     ModelSettings,
-    NotifySettings,
     ObjectiveSettings,
-    RouteSettings,
     Settings,
     SloSettings,
 )
@@ -60,12 +59,7 @@ def plain(file: File, base: Path, channels: Mapping[str, ChannelSettings]) -> Se
             windows=_plain_windows(file.slo.windows),
             breach=file.slo.breach,
         ),
-        notify=NotifySettings(
-            channels=channels,
-            routes=tuple(RouteSettings(route.match, route.to) for route in file.notify.routes),
-            fallback=file.notify.fallback,
-            fallback_after=file.notify.fallback_after,
-        ),
+        notify=plain_notify(file.notify, channels, base),
         clock=file.clock,
     )
 

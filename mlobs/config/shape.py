@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from mlobs.config.paging import Notify
 from mlobs.config.values import (
     Duration,
     Name,
+    Part,
     Period,
     Seconds,
     Severity,
@@ -34,10 +34,6 @@ from mlobs.config.values import (
 )
 from mlobs.errors import nearest
 from mlobs.settings import SliSettings
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True)
 
 
 class Mask(Part):
@@ -189,18 +185,6 @@ class Slo(Part):
     evaluation_interval: Seconds = 30.0
     windows: tuple[Window, ...] | None = None
     breach: bool = True
-
-
-class Route(Part):
-    match: dict[str, str] = Field(default_factory=dict)
-    to: tuple[str, ...] = Field(min_length=1)
-
-
-class Notify(Part):
-    channels: dict[str, dict[str, dict[str, Any] | None]] = Field(default_factory=dict)
-    routes: tuple[Route, ...] = ()
-    fallback: str | None = None
-    fallback_after: Seconds = 300.0
 
 
 class File(Part):

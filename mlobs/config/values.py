@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from mlobs.durations import parse_duration
@@ -106,3 +106,11 @@ Zone = Annotated[str, BeforeValidator(time_zone)]
 Share = Annotated[Decimal, BeforeValidator(share)]
 Severity = Literal["page", "ticket"]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Part(BaseModel):
+    """What every part of the file has in common: no unknown names, values never in pydantic's own
+    messages.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True)
