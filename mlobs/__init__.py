@@ -14,9 +14,14 @@
 Importing it starts nothing: no thread, no file, no socket.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from mlobs.sdk.api import close, flush, init, log_label, observe
-from mlobs.sdk.call import Call, current, stage
+from mlobs.sdk.call import USE, Call
 from mlobs.sdk.serve import MetricsServer, metrics_app, start_metrics_server
+
+if TYPE_CHECKING:
+    from mlobs.sdk.call import current, stage
 
 __version__ = "0.1.0"
 
@@ -33,3 +38,14 @@ __all__ = [
     "Call",
     "MetricsServer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`current` and `stage` at their first use: until somebody wants them, calls need not carry a context."""
+    if name in ("current", "stage"):
+        from mlobs.sdk import call
+
+        USE.notice()
+        globals()[name] = found = getattr(call, name)
+        return found
+    raise AttributeError(f"module 'mlobs' has no attribute {name!r}")

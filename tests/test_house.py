@@ -66,6 +66,7 @@ EDGES: dict[str, str] = {
     "notify.enrich": "clock threads: gives enrichers their two seconds, each in a thread that may hang",
     "notify.http": "network threads: POSTs to webhooks, with an alarm against answers that drip",
     "sdk.api": "clock threads: holds the default runtime under a lock; wall time unless told",
+    "grafana.remote": "network: speaks to a Grafana",
     "sdk.binding": "clock threads: times the calls, settles under a lock",
     "sdk.call": "clock randomness: times the stages, makes prediction ids",
     "sdk.guard": "clock: logs once a minute",

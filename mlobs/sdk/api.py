@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from mlobs.errors import ConfigError, Problem
 from mlobs.records import Scalar
 from mlobs.sdk.binding import Binding
+from mlobs.sdk.call import USE
 from mlobs.sdk.capture import Extractor, Extractors, as_extractor
 from mlobs.sdk.options import make_settings
+from mlobs.sdk.price import calibrate
 from mlobs.sdk.runtime import Log, Runtime
+from mlobs.sdk.spans import SpanPipeline
 from mlobs.settings import Settings
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
     from prometheus_client import CollectorRegistry
 
-P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_EXIT_S = 2.0
+"""Longest delay of the process's exit."""
 
 _LOCK = threading.RLock()
 _BINDINGS: weakref.WeakSet[Binding] = weakref.WeakSet()
 _REGISTRIES: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
 _default: Runtime | None = None
 _initialised = False
+_hooked = False
 
 
 def default_runtime() -> Runtime:
-    """The process's runtime; without `init` one that counts for the service `default` and keeps nothing."""
+    """The process's runtime; without `init` one for the service `default` that keeps nothing."""
     global _default
     with _LOCK:
         if _default is None:
-            _default = Runtime(Settings(service="default"))
+            _default = Runtime(Settings(service="default"), calibrate=calibrate)
         return _default
 
 
@@ -46,67 +54,44 @@ def init(
     *,
     clock: Callable[[], float] = time.time,
     registry: CollectorRegistry | None = None,
+    exporter: SpanExporter | None = None,
     strict: bool = False,
     **keywords: Any,
 ) -> None:
     """Set up the SDK of this process: `init("mlobs.yaml")`, or its keys: `init(service="fraud-api")`.
 
-    `clock` gives the event time of records (seconds since the epoch); `registry` is a prometheus-client
-    registry to appear in (default: an own one, see `metrics_app`); `strict` lets our failures raise, for
+    `clock` gives the event time of records (seconds since the epoch), and is called in the context of the
+    call; `registry` is a prometheus-client registry to appear in (default: an own one, see `metrics_app`);
+    `exporter` an OpenTelemetry span exporter in place of `otlp=`; `strict` lets our failures raise, for
     tests. Raises ConfigError with every problem at once; what ran before then runs on. A later `init` may
     change everything but the buckets of a model that has been counted.
     """
     settings = make_settings(config, keywords)
     with _LOCK:
         before = _default
-        runtime = Runtime(
-            settings, clock=clock, strict=strict, meter=None if before is None else before.meter
-        )
         if before is not None:
-            _refuse_other_buckets(before, runtime)
-        if settings.feature_log is not None:
-            runtime.log = _open_log(settings, clock)
-            runtime.resolve_rate()
+            _refuse_other_buckets(before, settings)
+        runtime = Runtime(
+            settings,
+            clock=clock,
+            strict=strict,
+            log=None if settings.feature_log is None else _open_log(settings, clock),
+            meter=None if before is None else before.meter,
+            calibrate=calibrate,
+        )
+        runtime.spans = _open_spans(runtime, exporter)
+        if before is not None:
+            runtime.started = before.started
+        _hook()
         _install(runtime)
         if registry is not None:
             _register(registry)
     if before is not None:
-        before.close(2.0)
+        before.close(_EXIT_S)
 
 
-def _register(registry: CollectorRegistry) -> None:
-    from mlobs.sdk.collector import CellCollector  # weight: only where metrics are served
-
-    with _LOCK:
-        if registry not in _REGISTRIES:
-            registry.register(CellCollector(default_runtime))
-            _REGISTRIES.add(registry)
-
-
-def _install(runtime: Runtime | None) -> None:
-    """Make `runtime` the default and settle every observed function on it; None unsettles them."""
-    global _default, _initialised
-    with _LOCK:
-        _default, _initialised = runtime, runtime is not None
-        for binding in list(_BINDINGS):
-            if runtime is None:
-                binding.unsettle()
-            else:
-                binding.settle(runtime)
-
-
-@contextmanager
-def installed(runtime: Runtime) -> Iterator[Runtime]:
-    """`runtime` as the default within a `with` block, then what was there before: for tests."""
-    before = _default if _initialised else None
-    _install(runtime)
-    try:
-        yield runtime
-    finally:
-        _install(before)
-
-
-def _refuse_other_buckets(before: Runtime, after: Runtime) -> None:
+def _refuse_other_buckets(before: Runtime, settings: Settings) -> None:
+    after = Runtime(settings)
     problems = [
         Problem(
             "init()",
@@ -134,8 +119,105 @@ def _open_log(settings: Settings, clock: Callable[[], float]) -> Log:
     )
 
 
+def _open_spans(runtime: Runtime, exporter: SpanExporter | None) -> SpanPipeline | None:
+    settings = runtime.settings
+    if exporter is None and settings.otlp is None:
+        return None
+    resource = {"service.name": settings.service}
+    if settings.environment:
+        resource["deployment.environment.name"] = settings.environment
+    if exporter is not None:
+        given = exporter
+        return SpanPipeline(lambda: given, resource, runtime.guard, runtime.bits)
+    from mlobs.sdk.otlp import exporter_for  # weight: only while tracing
+
+    assert settings.otlp is not None
+    return SpanPipeline(exporter_for(settings.otlp), resource, runtime.guard, runtime.bits)
+
+
+def _hook() -> None:
+    """What the interpreter tells us: that it ends, that it forked. No signal handler is installed."""
+    global _hooked
+    if not _hooked:
+        _hooked = True
+        atexit.register(_at_exit)
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _at_exit() -> None:
+    if _default is not None:
+        _default.close(_EXIT_S)
+
+
+def _after_fork() -> None:
+    """In a forked child: its own locks, cells and queues; the parent keeps and sends what it had."""
+    global _LOCK
+    _LOCK = threading.RLock()
+    if _default is not None:
+        _default.after_fork()
+        for binding in list(_BINDINGS):
+            binding.after_fork(_default)
+
+
+def _register(registry: CollectorRegistry) -> None:
+    from mlobs.sdk.collector import CellCollector  # weight: only where metrics are served
+
+    if registry not in _REGISTRIES:
+        registry.register(CellCollector(default_runtime))
+        _REGISTRIES.add(registry)
+
+
+def _install(runtime: Runtime | None) -> None:
+    """Make `runtime` the default and settle every observed function on it; None unsettles them."""
+    global _default, _initialised
+    with _LOCK:
+        _default, _initialised = runtime, runtime is not None
+        for binding in list(_BINDINGS):
+            if runtime is None:
+                binding.unsettle()
+            else:
+                binding.settle(runtime)
+
+
+@contextmanager
+def installed(runtime: Runtime) -> Iterator[Runtime]:
+    """`runtime` as the default within a `with` block, then what was there before: for tests."""
+    before = _default if _initialised else None
+    _install(runtime)
+    try:
+        yield runtime
+    finally:
+        _install(before)
+
+
+def _mark_all() -> None:
+    for binding in list(_BINDINGS):
+        binding.mark()
+
+
+USE.noticed.append(_mark_all)
+
+
+@overload
+def observe(fn: F, /) -> F: ...
+
+
+@overload
 def observe(
-    fn: Callable[P, R] | None = None,
+    *,
+    model: str | None = None,
+    version: str = "",
+    variant: str | None = None,
+    prediction_id: str | Extractor | None = None,
+    entity: str | Extractor | None = None,
+    features: str | Extractor | None = None,
+    decision: Extractor | None = None,
+    segment: str | Extractor | None = None,
+) -> Callable[[F], F]: ...
+
+
+def observe(
+    fn: F | None = None,
     /,
     *,
     model: str | None = None,
@@ -146,7 +228,7 @@ def observe(
     features: str | Extractor | None = None,
     decision: Extractor | None = None,
     segment: str | Extractor | None = None,
-) -> Any:
+) -> F | Callable[[F], F]:
     """Measure every call of a function and keep a share of them; the function behaves as before.
 
     Works on functions, coroutines, generators and async generators (each timed to its real end), methods,
@@ -157,9 +239,9 @@ def observe(
     dataclass. Raises UsageError for an extractor that is neither callable nor a name.
     """
 
-    def decorate(target: Callable[P, R]) -> Callable[P, R]:
+    def decorate(target: F) -> F:
         if isinstance(target, staticmethod | classmethod):
-            return cast(Callable[P, R], type(target)(decorate(target.__func__)))
+            return cast(F, type(target)(decorate(cast(F, target.__func__))))
         binding = Binding(
             target,
             model=model or str(getattr(target, "__name__", type(target).__name__)),
@@ -178,7 +260,7 @@ def observe(
             _BINDINGS.add(binding)
             if _initialised and _default is not None:
                 binding.settle(_default)
-        return cast(Callable[P, R], binding.wrapper)
+        return cast(F, binding.wrapper)
 
     return decorate if fn is None else decorate(fn)
 

@@ -1,9 +1,10 @@
-"""One observed function: its cells, its sampler and what happens to its kept calls."""
+"""One observed function: its cells, its sampler, and what happens to its kept calls."""
 
 from __future__ import annotations
 
 import threading
 import types
+import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from contextvars import Token
@@ -12,16 +13,23 @@ from typing import Any
 
 from mlobs import names
 from mlobs.sdk import meter
-from mlobs.sdk.call import CURRENT, Call
+from mlobs.sdk.call import CURRENT, USE, Call, Marker, Target, call_of
 from mlobs.sdk.capture import Extractors, first_mapping, snapshot
 from mlobs.sdk.guard import Guard
-from mlobs.sdk.record import make_record
+from mlobs.sdk.keep import drop_context, enter_trace, keep
 from mlobs.sdk.runtime import Runtime
-from mlobs.sdk.sampling import geometric, kept_by_id
-from mlobs.sdk.wrap import closure_cells, make_wrapper
+from mlobs.sdk.sampling import NEVER, crc_limit, geometric, kept_by_id
+from mlobs.sdk.trace import INCOMING
+from mlobs.sdk.wrap import Mode, closure_cells, code_of, make_wrapper, names_used
 
 _KEPT = -1.0
 """As the limit on a call's duration: over it whatever it took."""
+
+_UNMARKED_AFTER = 1000
+"""Calls after which a function that nobody asked about goes without a marker."""
+
+Args = tuple[Any, ...]
+Kwargs = Mapping[str, Any]
 
 
 class Binding:
@@ -36,80 +44,128 @@ class Binding:
         variant: str | None,
         extractors: Extractors,
         runtime: Callable[[], Runtime],
+        llm: bool = False,
     ) -> None:
         self.model = meter.clean_label(model)
         self.version = meter.clean_label(version)
         self.variant = variant
         self.extractors = extractors
-        self.stages: dict[str, tuple[meter.Cells, tuple[float, ...]]] = {}
+        self.llm = llm
+        self.stages: Any = {}
         self.guard = Guard()
         self.runtime: Runtime | None = None
+        self._fn = fn
+        self._asks = bool(names_used(fn) & {"current", "stage"})
         self._find_runtime = runtime
         self._lock = threading.Lock()
-        self._due = 0
+        self._due = self._next = 0
         self._slow = float("inf")
+        self._rate = 0.0
+        self._crc_limit = 0
+        self._near: tuple[float, float] | None = None
         self._cells: meter.Cells = [0.0, 0.0, 0.0]
         self._fine: tuple[float, ...] = ()
-        self.wrapper = make_wrapper(
-            fn,
-            {
-                "fn": fn,
-                "Call": Call,
-                "binding": self,
-                "cells": self._cells,
-                "fine": self._fine,
-                "due": 0,  # the first call is due: it settles
-                "slow": self._slow,
-                "prepare": self.prepare,
-                "failed": self.failed,
-                "finished": self.finished,
-                "enter": CURRENT.set,
-                "leave": CURRENT.reset,
-                "clock": perf_counter,
-                "bisect": bisect_left,
-                "broken": self.broken,
-            },
-        )
+        self._shards: meter.Shards | None = None
+        self._mode = Mode()
+        self.wrapper = make_wrapper(fn, self._free(), self._mode)
         self._closure: Mapping[str, types.CellType] = closure_cells(self.wrapper)
+
+    def _free(self) -> dict[str, Any]:
+        return {
+            "fn": self._fn,
+            "binding": self,
+            "cells": self._cells,
+            "shard": None if self._shards is None else self._shards.mine,
+            "fine": self._fine,
+            "due": self._due,  # 0 at first: the first call is due, and settles
+            "slow": self._slow,
+            "crc_limit": self._crc_limit,
+            "identify": self.extractors.prediction_id,
+            "incoming": INCOMING.get,
+            "prepare": self.prepare,
+            "prepare_ident": self.prepare_ident,
+            "strange_ident": self.strange_ident,
+            "failed": self.failed,
+            "finished": self.finished,
+            "enter": CURRENT.set,
+            "leave": CURRENT.reset,
+            "clock": perf_counter,
+            "bisect": bisect_left,
+            "crc32": zlib.crc32,
+            "broken": self.broken,
+        }
 
     # -- settling ---------------------------------------------------------------------------------
 
     def settle(self, runtime: Runtime) -> None:
         """Take labels, buckets and sampler from `runtime`; calls under way finish in the cells they find."""
         bounds = runtime.bounds(self.model)
+        values = (self.model, self.version)
         self.guard = runtime.guard
-        self._cells = runtime.meter.block(meter.REQUEST, (self.model, self.version), bounds)
         self._fine = bounds.fine
-        self.stages = {}
-        self.runtime = runtime
-        if runtime.keeps:
-            thresholds = runtime.settings.latency_thresholds(self.model)
-            self._slow = thresholds[0] if thresholds else float("inf")
-        else:
-            self._slow = float("inf")
-        every = self.extractors.decision is not None or (
-            self.extractors.prediction_id is not None and runtime.keeps
+        self._cells = runtime.meter.block(meter.REQUEST, values, bounds)
+        self._shards = runtime.meter.shards(meter.REQUEST, values, bounds) if runtime.meter.sharded else None
+        self.stages = {} if self._shards is None else meter.ThreadStages(self.new_stage)
+        self._rate = runtime.rate_of(self.model)
+        self._crc_limit = crc_limit(self._rate)
+        own = runtime.settings.model(self.model)
+        self._near = (
+            None
+            if own.decision_threshold is None or own.near_threshold is None or not runtime.keeps
+            else (own.decision_threshold, own.near_threshold)
         )
-        self._due = 0 if every else int(self._cells[0]) + geometric(runtime.rate, runtime.random)
-        self._set_closure()
+        thresholds = runtime.settings.latency_thresholds(self.model)
+        self._slow = thresholds[0] if thresholds and runtime.keeps else float("inf")
+        ident = self.extractors.prediction_id is not None and runtime.keeps
+        if self._looks():
+            self._next = 0
+        elif ident:
+            self._next = NEVER
+        else:
+            self._next = int(self._cells[0]) + geometric(self._rate, runtime.random)
+        unmarked_at = NEVER if self._asks or USE.seen else int(self._cells[0]) + _UNMARKED_AFTER
+        self._due = min(self._next, unmarked_at)
+        self.runtime = runtime
+        self._become(
+            Mode(
+                marked=True,
+                ident=ident,
+                traced=runtime.spans is not None,
+                sharded=self._shards is not None,
+            )
+        )
+
+    def after_fork(self, runtime: Runtime) -> None:
+        """In a forked child: an own lock, and settled on its own cells if it was settled before."""
+        self._lock = threading.Lock()
+        if self.runtime is not None:
+            self.settle(runtime)
 
     def unsettle(self) -> None:
         """Back to the state after decoration: the next call or `init` settles anew."""
-        self.runtime = None
+        self.runtime = self._shards = None
         self.stages = {}
-        self._due = 0
-        self._cells, self._fine = [0.0, 0.0, 0.0], ()
+        self._due = self._next = 0
+        self._cells, self._fine, self._slow = [0.0, 0.0, 0.0], (), float("inf")
+        self._become(Mode())
+
+    def mark(self) -> None:
+        """Somebody asked for a running call: every later call has a marker."""
+        self._become(Mode(True, self._mode.ident, self._mode.traced, self._mode.sharded))
+
+    def _looks(self) -> bool:
+        """Whether the end of every call is looked at: for its decision, or how near the threshold it is."""
+        return self.extractors.decision is not None or self._near is not None
+
+    def _become(self, mode: Mode) -> None:
+        if mode != self._mode:
+            self.wrapper.__code__ = code_of(self._fn, mode)
+            self._mode = mode
         self._set_closure()
 
     def _set_closure(self) -> None:
-        for name, value in (
-            ("cells", self._cells),
-            ("fine", self._fine),
-            ("due", self._due),
-            ("slow", self._slow),
-        ):
-            if name in self._closure:
-                self._closure[name].cell_contents = value
+        for name, value in self._free().items():
+            self._closure[name].cell_contents = value
 
     def _settled(self) -> Runtime:
         runtime = self.runtime
@@ -120,125 +176,193 @@ class Binding:
                     self.settle(runtime)
         return runtime
 
-    def new_stage(self, name: str) -> tuple[meter.Cells, tuple[float, ...]]:
-        """Cells for a stage name that is seen for the first time."""
+    def _own(self) -> meter.Cells:
+        return self._cells if self._shards is None else self._shards.mine()
+
+    def new_stage(self, name: str) -> Target:
+        """Cells for a stage name that is seen for the first time (on this thread, where each has its own)."""
         runtime = self._settled()
         values = (self.model, self.version, meter.clean_label(name))
         bounds = runtime.bounds(self.model)
-        target = (runtime.meter.block(meter.STAGE, values, bounds), bounds.fine)
+        if runtime.meter.sharded:
+            cells = runtime.meter.shards(meter.STAGE, values, bounds).mine()
+        else:
+            cells = runtime.meter.block(meter.STAGE, values, bounds)
+        target = (cells, bounds.fine)
         if len(self.stages) < meter.MOST_SETS:
             self.stages[name] = target
         return target
 
-    # -- the call, called from the wrapper; none of these raises --------------------------------------
+    # -- the beginning of a call; called from the wrapper, none of these raises ------------------------
 
-    def prepare(self, call: Call, number: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
-        """Decide on a call that may be kept; returns the duration over which `finished` wants to see it."""
+    def prepare(
+        self, marker: Marker | None, number: float, args: Args, kwargs: Kwargs
+    ) -> tuple[float, Marker | None]:
+        """Decide on a call that may be kept: the duration over which `finished` wants to see it, its marker.
+
+        `number` is the call's, or negative where a sampled parent asks for its spans.
+        """
         try:
-            if self.runtime is None:
+            runtime = self.runtime
+            if runtime is None:
                 runtime = self._settled()
-                number = self._cells[0] = self._cells[0] + 1
-                if number < self._due:
-                    return self._slow
-            else:
-                runtime = self.runtime
-            if self._drawn(call, runtime, number, args, kwargs):
-                began = thread_time()
-                call.kept = True
-                call.event_time = runtime.clock()
-                if runtime.log is not None:
-                    call.features = self._features(args, kwargs)
-                runtime.spent += thread_time() - began
-                return _KEPT
-            return _KEPT if self.extractors.decision is not None else self._slow
-        except Exception as problem:  # noqa: BLE001 - the guard\'s
+                own = self._own()
+                own[0] += 1  # the wrapper counted in cells that are gone
+                _, marker = self._begun(runtime, marker, own[0], args, kwargs)
+                return _KEPT, marker  # `finished` counts it in the right ones
+            return self._begun(runtime, marker, number, args, kwargs)
+        except Exception as problem:  # noqa: BLE001 - the guard's
             self.guard.swallow("prepare", problem)
-            return self._slow
+            return self._slow, marker
 
-    def _drawn(
-        self, call: Call, runtime: Runtime, number: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> bool:
-        take = self.extractors.prediction_id
-        if take is not None and runtime.keeps:
-            found = take(*args, **kwargs)
-            if found is not None:
-                call._id = found if type(found) is str else str(found)
-                return kept_by_id(call._id, runtime.crc_limit)
-        if self._due == 0:  # looked at every call, for its decision or its id: no draw ahead
-            return runtime.random() < runtime.rate
+    def _begun(
+        self, runtime: Runtime, marker: Marker | None, number: float, args: Args, kwargs: Kwargs
+    ) -> tuple[float, Marker | None]:
+        if number < 0:
+            return self._kept(runtime, marker, None, "trace", args, kwargs)
+        if number >= self._due and self._drawn(runtime, number):
+            return self._kept(runtime, marker, None, "rate", args, kwargs)
+        return (_KEPT if self._looks() else self._slow), marker
+
+    def _drawn(self, runtime: Runtime, number: float) -> bool:
+        """Whether the draw ahead meets this call; draws the next one."""
+        if self.extractors.prediction_id is not None and runtime.keeps:
+            self._unmark(number)
+            return False
+        if self._next == 0:  # every call is looked at anyway
+            return runtime.random() < self._rate
         with self._lock:
+            if self._shards is not None:
+                own = self._shards.mine()
+                own[-1] = own[0] + geometric(self._rate, runtime.random)
+                return True
             if number < self._due:  # another thread was first
                 return False
-            self._due = int(number) + geometric(runtime.rate, runtime.random)
-            self._set_closure()
-        return True
+            drawn = number >= self._next
+            if drawn:
+                self._next = int(number) + geometric(self._rate, runtime.random)
+            self._due = self._next
+        self._unmark(number)
+        return drawn
 
-    def _features(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _unmark(self, number: float) -> None:
+        """After many calls that nobody asked about, go on without markers."""
+        marked = USE.seen or self._asks or number < _UNMARKED_AFTER
+        self._due = self._next
+        mode = self._mode
+        self._become(Mode(marked, mode.ident, mode.traced, mode.sharded))
+
+    def prepare_ident(
+        self, marker: Marker | None, ident: str, args: Args, kwargs: Kwargs
+    ) -> tuple[float, Marker | None]:
+        """A call whose id is under the rate: kept."""
+        try:
+            return self._kept(self._settled(), marker, ident, "rate", args, kwargs)
+        except Exception as problem:  # noqa: BLE001 - the guard's
+            self.guard.swallow("prepare", problem)
+            return self._slow, marker
+
+    def strange_ident(
+        self, marker: Marker | None, limit: float, problem: Exception, args: Args, kwargs: Kwargs
+    ) -> tuple[float, Marker | None]:
+        """An id that is no text, or an extractor that raised: the number's text, or a draw without an id."""
+        try:
+            take = self.extractors.prediction_id
+            assert take is not None
+            found = take(*args, **kwargs)
+            runtime = self._settled()
+            if found is None:
+                if runtime.random() < self._rate:
+                    return self._kept(runtime, marker, None, "rate", args, kwargs)
+                return limit, marker
+            ident = meter.clean_label(found)
+            if kept_by_id(ident, self._crc_limit):
+                return self._kept(runtime, marker, ident, "rate", args, kwargs)
+            marker = [self, None] if marker is None else marker
+            marker[1] = ident
+        except Exception:  # noqa: BLE001 - the guard's
+            self.guard.swallow("prediction_id", problem)
+        return limit, marker
+
+    def _kept(
+        self,
+        runtime: Runtime,
+        marker: Marker | None,
+        ident: str | None,
+        reason: str,
+        args: Args,
+        kwargs: Kwargs,
+    ) -> tuple[float, Marker]:
+        began = thread_time()
+        marker = [self, None] if marker is None else marker
+        if ident is not None:
+            marker[1] = ident
+        call = call_of(marker)
+        if ident is not None:
+            call._id = ident
+        if reason == "rate" or not call.kept:
+            call.reason = reason
+        if not call.kept:
+            call.kept = True
+            call.event_time = runtime.clock()
+            if runtime.log is not None:
+                call.features, call.captured = self._features(args, kwargs), True
+            enter_trace(runtime, call)
+        runtime.spent += thread_time() - began
+        return _KEPT, marker
+
+    def _features(self, args: Args, kwargs: Kwargs) -> dict[str, Any]:
         take = self.extractors.features or first_mapping
         return snapshot(take(*args, **kwargs))
-
-    def finished(
-        self, call: Call, took: float, result: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> None:
-        """A call that returned and is kept, slow or decided."""
-        self._end(call, names.OK, took, result, args, kwargs)
-
-    def failed(
-        self, call: Call, error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> None:
-        """A call that raised: an Exception is an error; anything else (cancellation, exit) is cancelled."""
-        took = perf_counter() - call.start
-        cancelled = not isinstance(error, Exception) or type(error).__name__ == "CancelledError"
-        self._end(call, names.CANCELLED if cancelled else names.ERROR, took, None, args, kwargs)
 
     def broken(self, site: str, problem: Exception) -> None:
         """Something of ours failed in the wrapper."""
         self.guard.swallow(site, problem)
 
-    def begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
-        """Start of a generator's call; None when we failed, and the generator runs bare."""
-        try:
-            call = Call()
-            call.binding = self
-            number = self._cells[0] = self._cells[0] + 1
-            if number >= self._due:
-                self.prepare(call, number, args, kwargs)
-            call.start = perf_counter()
-            return call
-        except Exception as problem:  # noqa: BLE001 - the guard\'s
-            self.guard.swallow("begin", problem)
-            return None
+    # -- the end of a call -----------------------------------------------------------------------------
 
-    def leave(self, token: Token[Call | None]) -> None:
-        """Leave a generator's call; closed from another context, there is nothing to restore there."""
-        try:
-            CURRENT.reset(token)
-        except Exception as problem:  # noqa: BLE001 - the guard\'s
-            self.guard.swallow("leave", problem)
+    def finished(
+        self, marker: Marker | None, start: float, took: float, result: Any, args: Args, kwargs: Kwargs
+    ) -> None:
+        """A call that returned and is kept, slow, asked about or decided."""
+        self._end(marker, names.OK, start, took, result, None, args, kwargs)
 
-    def ended(self, call: Call, result: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """A generator's call that ran to its end."""
-        self._end(call, names.OK, perf_counter() - call.start, result, args, kwargs)
-
-    # -- the end of a call ------------------------------------------------------------------------------
+    def failed(
+        self,
+        marker: Marker | None,
+        start: float,
+        took: float,
+        error: BaseException,
+        args: Args,
+        kwargs: Kwargs,
+    ) -> None:
+        """A call that raised: an Exception is an error; cancellation and exit are `cancelled`."""
+        cancelled = not isinstance(error, Exception) or type(error).__name__ == "CancelledError"
+        self._end(
+            marker, names.CANCELLED if cancelled else names.ERROR, start, took, None, error, args, kwargs
+        )
 
     def _end(
         self,
-        call: Call,
+        marker: Marker | None,
         outcome: str,
+        start: float,
         took: float,
         result: Any,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        error: BaseException | None,
+        args: Args,
+        kwargs: Kwargs,
     ) -> None:
         try:
+            cells = self._own()
             at = 1 + names.OUTCOMES.index(outcome) * (len(self._fine) + 2)
-            self._cells[at + 1 + bisect_left(self._fine, took)] += 1
-            self._cells[at] += took
-        except Exception as problem:  # noqa: BLE001 - the guard\'s
+            cells[at + 1 + bisect_left(self._fine, took)] += 1
+            cells[at] += took
+        except Exception as problem:  # noqa: BLE001 - the guard's
             self.guard.swallow("count", problem)
         try:
             runtime = self._settled()
+            call = call_of([self, None] if marker is None else marker)
             if outcome == names.OK:
                 self._decide(call, runtime, result)
             if not runtime.keeps:
@@ -247,48 +371,104 @@ class Binding:
                 call.reason, call.kept = "error", True
             elif took > self._slow:
                 call.reason, call.kept = "slow", True
+            elif self._is_near(result):
+                call.reason, call.kept = "near_threshold", True
             if call.kept:
                 began = thread_time()
-                self._keep(call, runtime, outcome, took, result, args, kwargs)
+                if runtime.log is not None and not call.captured:
+                    call.features = {**self._features(args, kwargs), **(call.features or {})}
+                self._ask(call, args, kwargs)
+                entity = None if self.extractors.entity is None else self.extractors.entity(*args, **kwargs)
+                laps = [] if marker is None else marker[2:]
+                keep(runtime, self, call, laps, outcome, start, took, result, error, entity)
                 runtime.spent += thread_time() - began
-        except Exception as problem:  # noqa: BLE001 - the guard\'s
+        except Exception as problem:  # noqa: BLE001 - the guard's
             self.guard.swallow("end", problem)
+        if marker is not None:
+            drop_context(marker, self.guard)
+
+    def _is_near(self, result: Any) -> bool:
+        if self._near is None or not isinstance(result, int | float):
+            return False
+        threshold, distance = self._near
+        return abs(result - threshold) <= distance
+
+    def _ask(self, call: Call, args: Args, kwargs: Kwargs) -> None:
+        if call.segment is None and self.extractors.segment is not None:
+            call.segment = self.extractors.segment(*args, **kwargs)
+        if call._id is None and self.extractors.prediction_id is not None:
+            found = self.extractors.prediction_id(*args, **kwargs)
+            call._id = None if found is None else meter.clean_label(found)
 
     def _decide(self, call: Call, runtime: Runtime, result: Any) -> None:
         if call.decision is None and self.extractors.decision is not None:
             call.decision = self.extractors.decision(result)
         if call.decision is not None:
             value = meter.clean_label(call.decision)
-            runtime.meter.block(meter.PREDICTIONS, (self.model, self.version, value))[0] += 1
+            runtime.meter.add(meter.PREDICTIONS, (self.model, self.version, value))
 
-    def _keep(
-        self,
-        call: Call,
-        runtime: Runtime,
-        outcome: str,
-        took: float,
-        result: Any,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> None:
-        if call.features is None and runtime.log is not None:
-            call.features = self._features(args, kwargs)
-        if call.segment is None and self.extractors.segment is not None:
-            call.segment = self.extractors.segment(*args, **kwargs)
-        entity = None if self.extractors.entity is None else self.extractors.entity(*args, **kwargs)
-        if runtime.log is not None:
-            runtime.log.offer(
-                make_record(
-                    call,
-                    service=runtime.settings.service,
-                    model=self.model,
-                    version=self.version,
-                    variant=self.variant,
-                    outcome=outcome,
-                    took=took,
-                    result=result,
-                    entity=entity,
-                    now=runtime.clock(),
-                    rate=runtime.rate,
-                )
-            )
+    # -- generators ----------------------------------------------------------------------------------------
+
+    def begin(self, args: Args, kwargs: Kwargs) -> Marker | None:
+        """Start of a generator's call; None when we failed, and the generator runs bare."""
+        try:
+            runtime = self._settled()
+            marker: Marker = [self, None]
+            call = call_of(marker)
+            own = self._own()
+            own[0] += 1
+            parent = INCOMING.get() if runtime.spans is not None else None
+            take = self.extractors.prediction_id
+            if parent is not None and parent.sampled:
+                self._kept(runtime, marker, None, "trace", args, kwargs)
+            if take is not None:
+                found = take(*args, **kwargs)
+                call._id = None if found is None else meter.clean_label(found)
+            if call._id is not None:
+                if kept_by_id(call._id, self._crc_limit):
+                    self._kept(runtime, marker, call._id, "rate", args, kwargs)
+            elif runtime.random() < self._rate:
+                self._kept(runtime, marker, None, "rate", args, kwargs)
+            call.start = perf_counter()
+            return marker
+        except Exception as problem:  # noqa: BLE001 - the guard's
+            self.guard.swallow("begin", problem)
+            return None
+
+    def enter(self, marker: Marker | None) -> Token[Marker | None] | None:
+        """Make a generator's call the running one while its own code runs."""
+        if marker is None:
+            return None
+        try:
+            return CURRENT.set(marker)
+        except Exception as problem:  # noqa: BLE001 - the guard's
+            self.guard.swallow("enter", problem)
+            return None
+
+    def leave(self, token: Token[Marker | None] | None) -> None:
+        """Leave it again; closed from another context, there is nothing to restore there."""
+        if token is not None:
+            try:
+                CURRENT.reset(token)
+            except Exception as problem:  # noqa: BLE001 - the guard's
+                self.guard.swallow("leave", problem)
+
+    def gave(self, marker: Marker | None) -> None:
+        """A generator gave a value."""
+        if marker is not None:
+            call = marker[0]
+            call.items += 1
+            if call.first_item is None:
+                call.first_item = perf_counter()
+
+    def stopped(self, marker: Marker | None, error: BaseException, args: Args, kwargs: Kwargs) -> None:
+        """A generator's call that raised or was closed before its end."""
+        if marker is not None:
+            start = marker[0].start
+            self.failed(marker, start, perf_counter() - start, error, args, kwargs)
+
+    def ended(self, marker: Marker | None, result: Any, args: Args, kwargs: Kwargs) -> None:
+        """A generator's call that ran to its end."""
+        if marker is not None:
+            start = marker[0].start
+            self.finished(marker, start, perf_counter() - start, result, args, kwargs)

@@ -1,34 +1,46 @@
 """The running call, and the stages within it.
 
-A context variable carries the call, so it is right under threads, asyncio and task groups: a task started
-inside a call sees that call, and two concurrent calls never see each other.
+A context variable carries a small list, the call's marker: `[owner, id, lap, lap, ...]`. Its owner is the
+observed function until somebody asks for the call, and the `Call` from then on: a call that nobody asks about
+costs one list. It is right under threads, asyncio and task groups: a task started inside a call sees that
+call, and two concurrent calls never see each other.
 """
 
 from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import MutableSequence
+from collections.abc import Callable, Mapping, MutableSequence
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, Protocol
 
 from mlobs.sdk.guard import Guard
+from mlobs.sdk.trace import TraceContext
+
+MOST_LAPS = 256
+"""Stage passages remembered for the record of one call; later ones are timed but not remembered."""
+
+Target = tuple[MutableSequence[float], tuple[float, ...]]
+"""Cells of a stage ([sum, fine counts ...]) and their bounds."""
 
 
 class Owner(Protocol):
-    """The observed function that a call belongs to, as a stage needs it."""
+    """Whom a marker belongs to, as a stage needs it."""
 
-    guard: Guard
-    stages: dict[str, tuple[MutableSequence[float], tuple[float, ...]]]
+    @property
+    def guard(self) -> Guard: ...
 
-    def new_stage(self, name: str) -> tuple[MutableSequence[float], tuple[float, ...]]: ...
+    @property
+    def stages(self) -> Any: ...
+
+    def new_stage(self, name: str) -> Target: ...
 
 
 class Call:
     """What `mlobs.current()` gives: the running call, or a detached one outside of any.
 
-    Fields that are rarely set live on the class, so that making a call is one allocation.
+    Fields that are rarely set live on the class, so that making a call is cheap.
     """
 
     binding: Owner | None = None
@@ -39,12 +51,20 @@ class Call:
     kept: bool = False
     reason: str = "rate"
     segment: Any = None
-    features: Any = None
-    laps: list[Lap] | None = None
+    features: dict[str, Any] | None = None
+    captured: bool = False
+    """Whether the extractor has been asked for the features."""
+    context: TraceContext | None = None
+    """The call's own trace and span id, once it has them."""
+    parent: TraceContext | None = None
     items: int = 0
     """Values that a generator's call has given so far."""
-    span: Any = None
-    """`spans.CallSpan` while tracing."""
+    first_item: float | None = None
+    """When a generator's call gave its first value, `perf_counter` seconds."""
+    fresh: bool = True
+    valid: bool = True
+    detach: Any = None
+    """Token of the OpenTelemetry context while our span is current."""
     _id: str | None = None
 
     @property
@@ -57,33 +77,97 @@ class Call:
 
     @property
     def trace_id(self) -> str | None:
-        """32 hex digits while a trace is known for this call, else None."""
-        return None if self.span is None else str(self.span.trace_id)
+        """32 hex digits: the trace that the call is part of, None while there is none."""
+        known = self.context or self.parent
+        return None if known is None else known.trace_id
 
     @property
     def span_id(self) -> str | None:
-        """16 hex digits, or None like `trace_id`."""
-        return None if self.span is None else str(self.span.span_id)
+        """16 hex digits of the call's own span, None unless it is kept."""
+        return None if self.context is None else self.context.span_id
 
     def set_segment(self, segment: str) -> None:
         """The segment of this call (country, channel): for the record and the span, never a label."""
         self.segment = segment
 
+    def set_features(self, features: Mapping[str, Any]) -> None:
+        """Features that the function read by itself: copied now, over what the arguments gave."""
+        self.features = {**(self.features or {}), **features}
+
     def set_decision(self, decision: str | bool) -> None:
         """What was decided (`approve`, `block`): counted in `mlobs_predictions_total` when the call ends."""
         self.decision = decision
 
+    def set_valid(self, valid: bool) -> None:
+        """Whether the input passed your checks; False keeps the call out of the good predictions."""
+        self.valid = valid
 
-MOST_LAPS = 256
-"""Stage passages remembered for the record of one call; later ones are timed but not remembered."""
+    # A marker's owner answers for stages, before and after somebody asked for the call.
 
-CURRENT: ContextVar[Call | None] = ContextVar("mlobs_call", default=None)
+    @property
+    def guard(self) -> Guard:
+        return self.binding.guard if self.binding is not None else _DETACHED
+
+    @property
+    def stages(self) -> Any:
+        return self.binding.stages if self.binding is not None else {}
+
+    def new_stage(self, name: str) -> Target:
+        assert self.binding is not None
+        return self.binding.new_stage(name)
+
+
+_DETACHED = Guard()
+Marker = list[Any]
+CURRENT: ContextVar[Marker | None] = ContextVar("mlobs_call", default=None)
+
+
+class Use:
+    """Whether anybody in this process ever asked for the running call or a stage.
+
+    Until then nobody can tell whether a call has a marker, and calls go without one. `noticed` are told once.
+    """
+
+    def __init__(self) -> None:
+        self.seen = False
+        self.noticed: list[Callable[[], None]] = []
+
+    def notice(self) -> None:
+        """From now on every call has a marker. Idempotent."""
+        if not self.seen:
+            self.seen = True
+            for tell in self.noticed:
+                tell()
+
+
+USE = Use()
+
+
+def call_of(marker: Marker) -> Call:
+    """The call of a marker, made when first asked for."""
+    found = marker[0]
+    if type(found) is Call:
+        return found
+    call = Call()
+    call.binding = found
+    call._id = marker[1]
+    marker[0] = call
+    return call
+
+
+def running() -> Call | None:
+    """The running call, or None."""
+    marker = CURRENT.get()
+    return None if marker is None else call_of(marker)
 
 
 def current() -> Call:
     """The running call; outside of any a detached one, so that code under test needs no decorator."""
-    call = CURRENT.get()
-    return Call() if call is None else call
+    marker = CURRENT.get()
+    if marker is None:
+        USE.notice()
+        return Call()
+    return call_of(marker)
 
 
 class Lap:
@@ -94,8 +178,8 @@ class Lap:
     name: str
     start: float
     end: float
-    target: tuple[MutableSequence[float], tuple[float, ...]] | None
-    """Cells ([sum, fine counts ...]) of this stage and their bounds; None outside of any call."""
+    target: Target | None
+    """None outside of any call."""
 
     def __enter__(self) -> None:
         return None
@@ -118,19 +202,20 @@ def stage(name: str) -> Lap:
     lap = Lap()
     lap.name = name
     lap.target = None
-    call = CURRENT.get()
-    if call is not None and call.binding is not None:
+    marker = CURRENT.get()
+    if marker is None:
+        USE.notice()
+    else:
         try:
+            lap.target = marker[0].stages[name]
+        except KeyError:
             try:
-                lap.target = call.binding.stages[name]
-            except KeyError:
-                lap.target = call.binding.new_stage(name)
-            laps = call.laps
-            if laps is None:
-                call.laps = [lap]
-            elif len(laps) < MOST_LAPS:
-                laps.append(lap)
-        except Exception as problem:  # noqa: BLE001 - a name that cannot be hashed or shown is the guard's
-            call.binding.guard.swallow("stage", problem)
+                lap.target = marker[0].new_stage(name)
+            except Exception as problem:  # noqa: BLE001 - the guard's
+                marker[0].guard.swallow("stage", problem)
+        except Exception as problem:  # noqa: BLE001 - a name that cannot be hashed
+            marker[0].guard.swallow("stage", problem)
+        if len(marker) < MOST_LAPS:
+            marker.append(lap)
     lap.start = perf_counter()
     return lap

@@ -13,8 +13,9 @@ In flight is started minus finished, so that it costs no second write.
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Callable, Iterator, MutableSequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -63,10 +64,76 @@ def clean_label(value: object) -> str:
     return text[:_LONGEST].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+class Shards:
+    """One block for each thread that asked: for interpreters on which `cells[i] += 1` can lose a count.
+
+    A request's shard has one more cell at its end: the number of the thread's next call that is due.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._local = threading.local()
+        self._all: list[Cells] = []
+        self._lock = threading.Lock()
+
+    def mine(self) -> Cells:
+        """The cells of this thread."""
+        try:
+            found: Cells = self._local.cells
+        except AttributeError:
+            found = self._local.cells = [0.0] * (self._size + 1)
+            with self._lock:
+                self._all.append(found)
+        return found
+
+    def total(self) -> Cells:
+        """The sum over all threads, those that ended too."""
+        with self._lock:
+            every = [list(cells) for cells in self._all]
+        return (
+            [sum(values) for values in zip(*every, strict=True)][: self._size]
+            if every
+            else [0.0] * self._size
+        )
+
+
+class ThreadStages:
+    """Cells of a function's stages by name, for each thread its own."""
+
+    def __init__(self, make: Callable[[str], tuple[Cells, tuple[float, ...]]]) -> None:
+        self._local = threading.local()
+        self._make = make
+
+    def _mine(self) -> dict[str, tuple[Cells, tuple[float, ...]]]:
+        found: dict[str, tuple[Cells, tuple[float, ...]]] = self._local.__dict__.setdefault("stages", {})
+        return found
+
+    def __getitem__(self, name: str) -> tuple[Cells, tuple[float, ...]]:
+        return self._mine()[name]
+
+    def __setitem__(self, name: str, target: tuple[Cells, tuple[float, ...]]) -> None:
+        self._mine()[name] = target
+
+    def __len__(self) -> int:
+        return len(self._mine())
+
+
+def adding_is_safe() -> bool:
+    """Whether `cells[i] += 1` on a list loses no count between threads here.
+
+    So on CPython 3.10 to 3.13 with the GIL: an observed detail and no promise, hence by version. Elsewhere
+    each thread has cells of its own; on a free-threaded interpreter that path is untested.
+    """
+    has_gil: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+    return sys.implementation.name == "cpython" and (3, 10) <= sys.version_info[:2] <= (3, 13) and has_gil()
+
+
 class Meter:
     """All blocks of this process. Blocks are made under a lock; adding to one takes none."""
 
-    def __init__(self, *, most_sets: int = MOST_SETS) -> None:
+    def __init__(self, *, most_sets: int = MOST_SETS, sharded: bool | None = None) -> None:
+        self.sharded = not adding_is_safe() if sharded is None else sharded
+        self._shards: dict[Key, tuple[Shards, Bounds | None]] = {}
         self.overflow: dict[str, int] = {}
         """Label sets beyond the cap, by metric: how many look-ups ended in `__other__`."""
         self._blocks: dict[Key, tuple[Cells, Bounds | None]] = {}
@@ -80,25 +147,55 @@ class Meter:
         if found is not None:
             return found[0]
         with self._lock:
-            if self._sets.get(family.name, 0) >= self._most_sets:
-                self.overflow[family.name] = self.overflow.get(family.name, 0) + 1
-                values = (*values[:-1], names.OTHER)
-            key = Key(family, values)
+            key = self._admitted(family, values)
             found = self._blocks.get(key)
             if found is None:
-                found = (self._new(family, bounds), bounds)
-                self._blocks[key] = found
-                self._sets[family.name] = self._sets.get(family.name, 0) + 1
+                found = self._blocks[key] = ([0.0] * _size(family, bounds), bounds)
         return found[0]
 
-    def _new(self, family: Family, bounds: Bounds | None) -> Cells:
-        if bounds is None:
-            return [0.0]
-        if family.kind == REQUESTS:
-            return [0.0] * (1 + len(names.OUTCOMES) * (bounds.size + 1))
-        return [0.0] * (1 + bounds.size)
+    def _admitted(self, family: Family, values: tuple[str, ...]) -> Key:
+        """The key to count under: the values', or `__other__` beyond the cap; under the lock."""
+        key = Key(family, values)
+        if key in self._blocks:
+            return key
+        known = self._sets.get(family.name, 0)
+        if known >= self._most_sets:
+            self.overflow[family.name] = self.overflow.get(family.name, 0) + 1
+            return Key(family, (*values[:-1], names.OTHER))
+        self._sets[family.name] = known + 1
+        return key
+
+    def shards(self, family: Family, values: tuple[str, ...], bounds: Bounds | None = None) -> Shards:
+        """Cells of this label set for each thread; read together with its block."""
+        self.block(family, values, bounds)
+        with self._lock:
+            key = Key(family, values)
+            key = key if key in self._blocks else Key(family, (*values[:-1], names.OTHER))
+            found = self._shards.get(key)
+            if found is None:
+                found = self._shards[key] = (Shards(_size(family, bounds)), bounds)
+        return found[0]
+
+    def add(self, family: Family, values: tuple[str, ...], amount: float = 1.0) -> None:
+        """Add to a counter or set of gauges that is no hot path."""
+        if self.sharded:
+            self.shards(family, values).mine()[0] += amount
+        else:
+            self.block(family, values)[0] += amount
 
     def read(self) -> Iterator[tuple[Key, Cells, Bounds | None]]:
         """Every block as it is now."""
         for key, (cells, bounds) in list(self._blocks.items()):
-            yield key, cells, bounds
+            shards = self._shards.get(key)
+            if shards is None:
+                yield key, cells, bounds
+            else:
+                yield key, [a + b for a, b in zip(cells, shards[0].total(), strict=True)], bounds
+
+
+def _size(family: Family, bounds: Bounds | None) -> int:
+    if bounds is None:
+        return 1
+    if family.kind == REQUESTS:
+        return 1 + len(names.OUTCOMES) * (bounds.size + 1)
+    return 1 + bounds.size

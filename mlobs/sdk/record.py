@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from mlobs.records import FeatureRecord
-from mlobs.sdk.call import Call
+from mlobs.sdk.call import Call, Lap
 from mlobs.sdk.meter import clean_label
 
 
-def stage_durations(call: Call) -> dict[str, float]:
-    """Seconds in each stage, passages through the same one added up; one that still runs is left out."""
-    durations: dict[str, float] = {}
-    for lap in call.laps or ():
+def stage_spans(laps: list[Lap]) -> Iterator[tuple[str, float, float]]:
+    """(name, start, end) of each passage that has ended, by `perf_counter`; one still running is left out."""
+    for lap in laps:
         end = getattr(lap, "end", None)
-        if end is not None:
-            durations[lap.name] = durations.get(lap.name, 0.0) + end - lap.start
+        if end is not None and type(lap.name) is str:
+            yield lap.name, lap.start, end
+
+
+def stage_durations(laps: list[Lap]) -> dict[str, float]:
+    """Seconds in each stage, passages through the same one added up."""
+    durations: dict[str, float] = {}
+    for name, start, end in stage_spans(laps):
+        durations[name] = durations.get(name, 0.0) + end - start
     return durations
 
 
 def make_record(
     call: Call,
+    laps: list[Lap],
     *,
     service: str,
     model: str,
@@ -36,7 +44,7 @@ def make_record(
     """The record of a call that took `took` seconds. `rate` is the share of calls that are drawn.
 
     `event_id` stays empty: the writer numbers what it is handed. Weight is 1 for what is always kept (errors,
-    slow calls), whether or not it was drawn too.
+    slow calls, sampled traces), whether or not it was drawn too.
     """
     return FeatureRecord(
         "",
@@ -50,10 +58,10 @@ def make_record(
         None if call.decision is None else clean_label(call.decision),
         outcome,
         took,
-        stage_durations(call),
+        stage_durations(laps),
         None if entity is None else str(entity),
         variant,
-        None if call.segment is None else str(call.segment),
+        None if call.segment is None else clean_label(call.segment),
         call.trace_id,
         call.span_id,
         call.reason,

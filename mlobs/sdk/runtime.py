@@ -1,19 +1,24 @@
-"""What `init` sets up: settings, cells, feature log, tracer, guard; one of it is the process's default."""
+"""What `init` sets up: settings, cells, feature log, spans, guard; one of it is the process's default."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from mlobs import names
 from mlobs.records import FeatureRecord, LabelRecord, Ledger, Scalar
 from mlobs.sdk.buckets import Bounds, make_bounds
+from mlobs.sdk.exemplars import Exemplars
 from mlobs.sdk.guard import Guard
 from mlobs.sdk.meter import REQUEST, Meter
-from mlobs.sdk.sampling import crc_limit
+from mlobs.sdk.overhead import Overhead
+from mlobs.sdk.spans import SpanPipeline
 from mlobs.settings import Settings
+
+_USUAL_PRICE_S = 0.6e-6
+"""What a call costs where nobody calibrated it."""
 
 
 class Log(Protocol):
@@ -34,7 +39,7 @@ class Log(Protocol):
 
 
 class Runtime:
-    """One set of settings at work. `clock` gives event times, `random` the sampler's draws in [0, 1)."""
+    """One set of settings at work. `clock` gives event times, `draw` the sampler's numbers in [0, 1)."""
 
     def __init__(
         self,
@@ -42,33 +47,49 @@ class Runtime:
         *,
         clock: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
+        bits: Callable[[int], int] = random.getrandbits,
         log: Log | None = None,
+        spans: SpanPipeline | None = None,
         meter: Meter | None = None,
         strict: bool = False,
+        calibrate: Callable[[], float] = lambda: _USUAL_PRICE_S,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.random = draw
+        self.bits = bits
         self.log = log
+        self.spans = spans
         self.guard = Guard(strict=strict)
         self.meter = Meter() if meter is None else meter
+        self.exemplars = Exemplars()
         self.started = time.time()
-        self.rate = 0.0
-        self.crc_limit = 0
-        self.resolve_rate()
-        self._bounds: dict[str, Bounds] = {}
         self.spent = 0.0
         """CPU seconds of kept calls on the callers' threads, as measured."""
-
-    def resolve_rate(self) -> None:
-        """Nothing is drawn where nothing is kept."""
-        self.rate = self.settings.sample if self.keeps else 0.0
-        self.crc_limit = crc_limit(self.rate)
+        self._overhead = Overhead(calibrate)
+        self._bounds: dict[str, Bounds] = {}
+        self._rates: dict[str, float] = {}
 
     @property
     def keeps(self) -> bool:
         """Whether a kept call goes anywhere."""
-        return self.log is not None
+        return self.log is not None or self.spans is not None
+
+    def rate_of(self, model: str) -> float:
+        """Share of the model's calls that are drawn; nothing is drawn where nothing is kept.
+
+        Where more traces are asked for than records, the records follow: a trace resolves to its record.
+        """
+        found = self._rates.get(model)
+        if found is None:
+            found = 0.0
+            if self.keeps:
+                own = self.settings.model(model).sample
+                found = self.settings.sample if own is None else own
+                if self.spans is not None and self.settings.trace_sample is not None:
+                    found = max(found, self.settings.trace_sample)
+            self._rates[model] = found
+        return found
 
     def bounds(self, model: str) -> Bounds:
         """Buckets of a model: the classic edges, and one on every latency threshold of its objectives."""
@@ -88,19 +109,49 @@ class Runtime:
         return used
 
     def label(self, prediction_id: str, value: Scalar, event_time: float | None) -> None:
+        """Hand a label to the feature log, if there is one."""
         if self.log is not None:
             at = self.clock() if event_time is None else event_time
             self.log.offer_label(LabelRecord("", str(prediction_id), value, at, self.settings.service))
 
     def ledgers(self) -> list[Ledger]:
-        return [] if self.log is None else [self.log.ledger()]
+        """The account of each pipeline."""
+        pipelines: list[Any] = [pipeline for pipeline in (self.log, self.spans) if pipeline is not None]
+        return [pipeline.ledger() for pipeline in pipelines]
 
     def overhead(self) -> float:
-        """Our own CPU seconds so far: the kept calls as measured, every call at a calibrated price."""
-        return self.spent
+        """Our own CPU seconds so far; see `overhead.Overhead`."""
+        calls = sum(cells[0] for key, cells, _ in self.meter.read() if key.family is REQUEST)
+        return self._overhead.seconds(calls, self.spent)
+
+    def after_fork(self) -> None:
+        """In a forked child: counts from zero, own locks and queues. The feature log sees to itself."""
+        self.meter = Meter(sharded=self.meter.sharded)
+        self.guard.counts.clear()
+        self.exemplars = Exemplars()
+        self.started = time.time()
+        self.spent = 0.0
+        self._overhead.threads.clear()
+        if self.spans is not None:
+            self.spans.reset()
 
     def flush(self, timeout: float) -> bool:
-        return True if self.log is None else self.log.flush(timeout)
+        """True when every pipeline says so within `timeout` seconds altogether."""
+        return self._within(timeout, "flush")
 
     def close(self, timeout: float) -> bool:
-        return True if self.log is None else self.log.close(timeout)
+        """Flush and end every pipeline within `timeout` seconds altogether."""
+        return self._within(timeout, "close")
+
+    def _within(self, timeout: float, what: str) -> bool:
+        deadline = time.monotonic() + timeout
+        done = True
+        for pipeline in (self.log, self.spans):
+            if pipeline is not None:
+                left = max(0.0, deadline - time.monotonic())
+                try:
+                    done = bool(getattr(pipeline, what)(left)) and done
+                except Exception as problem:  # noqa: BLE001 - the guard's
+                    self.guard.swallow(what, problem)
+                    done = False
+        return done

@@ -1,11 +1,17 @@
-"""The code that runs around the user's function, one text for each kind, specialised to its signature.
+"""The code that runs around the user's function: one text for each kind, specialised to its signature.
 
 Generated, as `dataclasses` does: naming the parameters saves the `*args` hop (about 80 ns of a call), and the
-wrapper answers a wrong call with the same TypeError that the function would. Everything it uses is a closure
-variable, so that it keeps the globals of the user's module; `Binding` sets them anew when labels and buckets
-are settled.
+wrapper answers a wrong call with the same TypeError that the function would. Lines are there or not by the
+call's mode, written behind them:
 
-No lock, no system call, no span and no record happens here: a call that is not kept adds to cells.
+    marked    a context variable carries the call, for stages and `current()`
+    ident     an extractor gives the id, which decides on keeping
+    traced    a sampled parent in the incoming context decides on keeping
+    sharded   each thread has cells of its own: interpreters on which `cells[i] += 1` can lose a count
+
+Everything used is a closure variable, so that the wrapper keeps the globals of the user's module; `Binding`
+sets them anew when labels and buckets are settled, and swaps the code when the mode changes. No lock, no
+system call, no span and no record happens here: a call that is not kept adds to cells.
 """
 
 from __future__ import annotations
@@ -14,60 +20,91 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-# What the wrapper closes over, in this order.
+# What the wrapper closes over, whatever its mode: codes can only be swapped with the same free variables.
 FREE = (
-    "fn", "Call", "binding", "cells", "fine", "due", "slow", "prepare", "failed", "finished",
-    "enter", "leave", "clock", "bisect", "broken",
+    "fn", "binding", "cells", "shard", "fine", "due", "slow", "crc_limit", "identify", "incoming", "prepare",
+    "prepare_ident", "strange_ident", "failed", "finished", "enter", "leave", "clock", "bisect", "crc32",
+    "broken",
 )  # fmt: skip
 
 _LOCAL = frozenset(
-    {*FREE, "args", "kwargs", "call", "limit", "number", "problem", "result", "start", "step", "stop", "sent",
-     "token", "took", "error", "inner", "item", "wrapper", "Exception", "BaseException"}
+    {*FREE, "args", "kwargs", "begun", "error", "ident", "inner", "item", "limit", "marker", "number",
+     "other", "own", "parent", "problem", "result", "sent", "start", "step", "stop", "token", "took",
+     "wrapper",     "Exception", "BaseException", "GeneratorExit", "StopIteration", "StopAsyncIteration"}
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """Which lines a wrapper has."""
+
+    marked: bool = True
+    ident: bool = False
+    traced: bool = False
+    sharded: bool = False
+
 
 _PLAIN = """
 {define} wrapper({parameters}):
+    begun = False
     try:
-        call = Call()
-        call.binding = binding
-        call.decision = None
+        start = clock()
+        own = cells  # not sharded
+        own = shard()  # sharded
         limit = slow
-        start = call.start = clock()
-        token = enter(call)
-        number = cells[0] = cells[0] + 1
-        if number >= due:
-            limit = prepare(call, number, {positional}, {keywords})
-            start = call.start = clock()
+        marker = None  # not marked
+        marker = [binding, None]  # marked
+        token = enter(marker)  # marked
+        begun = True
+        number = own[0] = own[0] + 1
+        if number >= due:  # not sharded
+        if number >= own[-1]:  # sharded
+            limit, marker = prepare(marker, number, {positional}, {keywords})
+            start = clock()
+        parent = incoming()  # traced
+        if parent is not None and parent[2]:  # traced
+            limit, marker = prepare(marker, -1, {positional}, {keywords})  # traced
+            start = clock()  # traced
     except Exception as problem:
-        call = None
         broken("begin", problem)
-    if call is None:
+    if not begun:
         return {wait}fn({arguments})
+    try:  # ident
+        ident = identify({arguments})  # ident
+        if crc32(ident.encode()) < crc_limit:  # ident
+            limit, marker = prepare_ident(marker, ident, {positional}, {keywords})  # ident
+        else:  # ident, marked
+            marker[1] = ident  # ident, marked
+    except Exception as problem:  # ident
+        limit, marker = strange_ident(marker, limit, problem, {positional}, {keywords})  # ident
     try:
         result = {wait}fn({arguments})
     except BaseException as error:
-        failed(call, error, {positional}, {keywords})
-        try:
-            leave(token)
-        except Exception as problem:
-            broken("leave", problem)
+        failed(marker, start, clock() - start, error, {positional}, {keywords})
+        try:  # marked
+            leave(token)  # marked
+        except Exception as problem:  # marked
+            broken("leave", problem)  # marked
         raise
     try:
         took = clock() - start
-        if took > limit or call.decision is not None:
-            finished(call, took, result, {positional}, {keywords})
+        if took > limit:  # not marked
+        if took > limit or marker[0] is not binding:  # marked
+            finished(marker, start, took, result, {positional}, {keywords})
         else:
-            cells[bisect(fine, took) + 2] += 1
-            cells[1] += took
+            own[bisect(fine, took) + 2] += 1
+            own[1] += took
     except Exception as problem:
         broken("end", problem)
-    try:
-        leave(token)
-    except Exception as problem:
-        broken("leave", problem)
+    try:  # marked
+        leave(token)  # marked
+    except Exception as problem:  # marked
+        broken("leave", problem)  # marked
     return result
+    ({free})
 """
 
 # The call begins with the first item asked for and is current only while the function's own code runs: a
@@ -75,62 +112,55 @@ _PLAIN = """
 _GENERATOR = """
 {define} wrapper({parameters}):
     inner = fn({arguments})
-    call = binding.begin({positional}, {keywords})
-    step, sent, item = inner.{send}, None, None
+    marker = binding.begin({positional}, {keywords})
+    step, sent = inner.{send}, None
     while True:
-        token = None if call is None else enter(call)
+        token = binding.enter(marker)
         try:
             item = {wait}step(sent)
         except {stop} as stop:
             {result}
             break
         except BaseException as error:
-            if call is not None:
-                failed(call, error, {positional}, {keywords})
+            binding.stopped(marker, error, {positional}, {keywords})
             raise
         finally:
-            if token is not None:
-                binding.leave(token)
-        if call is not None:
-            call.items += 1
+            binding.leave(token)
+        binding.gave(marker)
         try:
             sent = yield item
             step = inner.{send}
         except GeneratorExit as error:
-            token = None if call is None else enter(call)
+            token = binding.enter(marker)
             try:
                 {wait}inner.{close}()
             except BaseException as other:
-                if call is not None:
-                    failed(call, other, {positional}, {keywords})
+                binding.stopped(marker, other, {positional}, {keywords})
                 raise
             finally:
-                if token is not None:
-                    binding.leave(token)
-            if call is not None:
-                failed(call, error, {positional}, {keywords})
+                binding.leave(token)
+            binding.stopped(marker, error, {positional}, {keywords})
             raise
         except BaseException as error:
             step, sent = inner.{throw}, error
-    if call is not None:
-        binding.ended(call, {value}, {positional}, {keywords})
+    binding.ended(marker, {value}, {positional}, {keywords})
     {give}
+    ({free})
 """
 
 FUNCTION, COROUTINE, GENERATOR, ASYNC_GENERATOR = "function", "coroutine", "generator", "async generator"
 
+_GENERATOR_WORDS = {"send": "send", "close": "close", "throw": "throw", "stop": "StopIteration"}
+_ASYNC_WORDS = {"send": "asend", "close": "aclose", "throw": "athrow", "stop": "StopAsyncIteration"}
 _KINDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     FUNCTION: (_PLAIN, {"define": "def", "wait": ""}),
     COROUTINE: (_PLAIN, {"define": "async def", "wait": "await "}),
     GENERATOR: (
         _GENERATOR,
         {
+            **_GENERATOR_WORDS,
             "define": "def",
             "wait": "",
-            "send": "send",
-            "close": "close",
-            "throw": "throw",
-            "stop": "StopIteration",
             "result": "result = stop.value",
             "value": "result",
             "give": "return result",
@@ -139,13 +169,10 @@ _KINDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     ASYNC_GENERATOR: (
         _GENERATOR,
         {
+            **_ASYNC_WORDS,
             "define": "async def",
             "wait": "await ",
-            "send": "asend",
-            "close": "aclose",
-            "throw": "athrow",
-            "stop": "StopAsyncIteration",
-            "result": "pass",
+            "result": "del stop",
             "value": "None",
             "give": "return",
         },
@@ -174,9 +201,10 @@ _GENERAL: Mapping[str, str] = {
     "positional": "args",
     "keywords": "kwargs",
 }
+_NONE: Mapping[str, str] = {"parameters": "", "arguments": "", "positional": "()", "keywords": "{}"}
 
 
-def _signature_texts(fn: Callable[..., Any]) -> Mapping[str, str]:
+def _signature_words(fn: Callable[..., Any]) -> Mapping[str, str]:
     """Parameters, and how they are passed on, of a plain Python function; `*args, **kwargs` for all else."""
     if not isinstance(fn, types.FunctionType):
         return _GENERAL
@@ -187,10 +215,10 @@ def _signature_texts(fn: Callable[..., Any]) -> Mapping[str, str]:
     star = rest.pop(0) if code.co_flags & inspect.CO_VARARGS else None
     double = rest.pop(0) if code.co_flags & inspect.CO_VARKEYWORDS else None
     every = [*named, *(name for name in (star, double) if name)]
-    if not every or any(name in _LOCAL or not name.isidentifier() for name in every):
-        return (
-            _GENERAL if every else {"parameters": "", "arguments": "", "positional": "()", "keywords": "{}"}
-        )
+    if not every:
+        return _NONE
+    if any(name in _LOCAL or not name.isidentifier() for name in every):
+        return _GENERAL
     first, later = named[:count], named[count:]
     parameters = list(first)
     if code.co_posonlyargcount:
@@ -210,29 +238,67 @@ def _signature_texts(fn: Callable[..., Any]) -> Mapping[str, str]:
     }
 
 
-def make_wrapper(fn: Callable[..., Any], free: Mapping[str, Any]) -> types.FunctionType:
+def _source(fn: Callable[..., Any], mode: Mode) -> str:
+    template, words = _KINDS[kind_of(fn)]
+    lines = []
+    for line in template.format(**words, **_signature_words(fn), free=", ".join(FREE)).splitlines():
+        code, _, condition = line.partition("  # ")
+        if condition and not all(
+            getattr(mode, word.removeprefix("not ")) is not word.startswith("not ")
+            for word in condition.split(", ")
+        ):
+            continue
+        lines.append(f"    {code}")
+    return f"def factory({', '.join(FREE)}):\n" + "\n".join(lines) + "\n    return wrapper\n"
+
+
+@functools.lru_cache(maxsize=1024)
+def _factory(source: str, kind: str) -> Callable[..., types.FunctionType]:
+    scope: dict[str, Any] = {}
+    exec(compile(source, f"<mlobs.observe {kind}>", "exec"), scope)  # noqa: S102 - our text, checked names
+    made: Callable[..., types.FunctionType] = scope["factory"]
+    return made
+
+
+def _compiled(fn: Callable[..., Any], mode: Mode, free: Mapping[str, Any]) -> types.FunctionType:
+    return _factory(_source(fn, mode), kind_of(fn))(*(free.get(name) for name in FREE))
+
+
+def make_wrapper(fn: Callable[..., Any], free: Mapping[str, Any], mode: Mode) -> types.FunctionType:
     """A function of the same kind, signature, name, docstring and globals as `fn`, closing over `free`.
 
-    `free` holds exactly the names of FREE. The closure's cells are `closure_cells(wrapper)`.
+    `free` maps names of FREE to values; the closure's cells are `closure_cells(wrapper)`. About 1 ms.
     """
-    template, words = _KINDS[kind_of(fn)]
-    words_of = _signature_texts(fn)
-    source = template.format(**words, **words_of)
-    body = "\n".join(f"    {line}" for line in source.splitlines())
-    text = f"def factory({', '.join(FREE)}):\n{body}\n    return wrapper\n"
-    scope: dict[str, Any] = {}
-    exec(compile(text, f"<mlobs.observe {kind_of(fn)}>", "exec"), scope)  # noqa: S102 - our text, checked names
-    made = scope["factory"](*(free[name] for name in FREE))
+    made = _compiled(fn, mode, free)
     wrapper = types.FunctionType(
         made.__code__,
-        getattr(fn, "__globals__", scope),
+        getattr(fn, "__globals__", made.__globals__),
         getattr(fn, "__name__", type(fn).__name__),
         closure=made.__closure__,
     )
-    if isinstance(fn, types.FunctionType) and words_of["parameters"] != _GENERAL["parameters"]:
+    if isinstance(fn, types.FunctionType) and _signature_words(fn) is not _GENERAL:
         wrapper.__defaults__, wrapper.__kwdefaults__ = fn.__defaults__, fn.__kwdefaults__
     functools.update_wrapper(wrapper, fn)
     return wrapper
+
+
+def code_of(fn: Callable[..., Any], mode: Mode) -> types.CodeType:
+    """The wrapper's code in another mode: set it as its `__code__`, and the next call runs it; about 0.5 ms.
+
+    Calls under way finish in the code they began with.
+    """
+    return _compiled(fn, mode, {}).__code__
+
+
+def names_used(fn: Callable[..., Any]) -> frozenset[str]:
+    """Global and attribute names that the function's own code mentions, functions inside of it too."""
+    found: set[str] = set()
+    codes = [fn.__code__] if isinstance(fn, types.FunctionType) else []
+    while codes:
+        code = codes.pop()
+        found.update(code.co_names)
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return frozenset(found)
 
 
 def closure_cells(wrapper: types.FunctionType) -> dict[str, types.CellType]:

@@ -1,0 +1,134 @@
+"""What becomes of a kept call: a record for the feature log, spans for the collector, an exemplar."""
+
+from __future__ import annotations
+
+import sys
+from time import perf_counter, time_ns
+from typing import Any, Protocol
+
+from mlobs import names
+from mlobs.sdk.call import Call, Lap, Marker
+from mlobs.sdk.guard import Guard
+from mlobs.sdk.meter import REQUEST, clean_label
+from mlobs.sdk.record import make_record, stage_spans
+from mlobs.sdk.runtime import Runtime
+from mlobs.sdk.spanjob import SpanJob
+from mlobs.sdk.trace import INCOMING, TraceContext, new_context
+
+
+class Observed(Protocol):
+    """The observed function, as a record needs it."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def variant(self) -> str | None: ...
+
+
+def enter_trace(runtime: Runtime, call: Call) -> None:
+    """Give a kept call its place in a trace, and, while tracing, make it the parent of what it calls."""
+    call.parent = _parent(runtime)
+    call.context = new_context(call.parent, runtime.bits, sampled=runtime.spans is not None)
+    if runtime.spans is not None:
+        from mlobs.sdk import otel  # weight: only while tracing
+
+        call.detach = otel.attach(call.context)
+
+
+def _parent(runtime: Runtime) -> TraceContext | None:
+    """The active OpenTelemetry span of this context, else what the request brought."""
+    if runtime.spans is not None or "opentelemetry.trace" in sys.modules:
+        from mlobs.sdk import otel
+
+        found = otel.active()
+        if found is not None:
+            return found
+    return INCOMING.get()
+
+
+def drop_context(marker: Marker, guard: Guard) -> None:
+    """Take our span out of the OpenTelemetry context at the end of its call."""
+    call = marker[0]
+    if type(call) is Call and call.detach is not None:
+        try:
+            from mlobs.sdk import otel
+
+            otel.detach(call.detach)
+        except Exception as problem:  # noqa: BLE001 - the guard's
+            guard.swallow("detach", problem)
+
+
+def keep(
+    runtime: Runtime,
+    observed: Observed,
+    call: Call,
+    laps: list[Lap],
+    outcome: str,
+    start: float,
+    took: float,
+    result: Any,
+    error: BaseException | None,
+    entity: Any,
+) -> None:
+    """Hand over a kept call; a few microseconds, the rest is done by threads of their own."""
+    if call.context is None:  # kept at its end: slow or failed
+        call.parent = _parent(runtime)
+        call.context = new_context(call.parent, runtime.bits, sampled=runtime.spans is not None)
+    rate = runtime.rate_of(observed.model)
+    if runtime.log is not None:
+        runtime.log.offer(
+            make_record(
+                call,
+                laps,
+                service=runtime.settings.service,
+                model=observed.model,
+                version=observed.version,
+                variant=observed.variant,
+                outcome=outcome,
+                took=took,
+                result=result,
+                entity=entity,
+                now=runtime.clock(),
+                rate=rate,
+            )
+        )
+    runtime.exemplars.note(
+        (REQUEST.name, observed.model, observed.version, outcome), took, call.context, runtime.clock()
+    )
+    if runtime.spans is not None and _traced(runtime, call, rate):
+        shift = time_ns() - int(perf_counter() * 1e9)
+
+        def wall(at: float) -> int:
+            return shift + int(at * 1e9)
+
+        runtime.spans.offer(
+            SpanJob(
+                observed.model,
+                call.context,
+                call.parent,
+                wall(start),
+                wall(start + took),
+                {
+                    names.ATTR_MODEL_NAME: observed.model,
+                    names.ATTR_MODEL_VERSION: observed.version,
+                    names.ATTR_MODEL_VARIANT: observed.variant,
+                    names.ATTR_PREDICTION_ID: call.prediction_id,
+                    names.ATTR_SEGMENT: None if call.segment is None else clean_label(call.segment),
+                },
+                outcome,
+                None if error is None else type(error).__qualname__,
+                [(name, wall(began), wall(ended)) for name, began, ended in stage_spans(laps)],
+            )
+        )
+
+
+def _traced(runtime: Runtime, call: Call, rate: float) -> bool:
+    """Of the drawn calls the share that `trace_sample` asks for; of the always kept all."""
+    share = runtime.settings.trace_sample
+    if call.reason != "rate" or share is None or share >= rate:
+        return True
+    return runtime.random() * rate < share

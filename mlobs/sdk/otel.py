@@ -1,0 +1,48 @@
+"""The bridge to OpenTelemetry: loaded when tracing starts, or used where the host has loaded it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace.span import TraceState
+
+from mlobs.sdk.trace import TraceContext
+
+
+def span_context(context: TraceContext, *, remote: bool = False) -> trace.SpanContext:
+    """Our context as theirs."""
+    state = TraceState.from_header([context.state]) if context.state else TraceState()
+    flags = trace.TraceFlags(trace.TraceFlags.SAMPLED if context.sampled else trace.TraceFlags.DEFAULT)
+    return trace.SpanContext(int(context.trace_id, 16), int(context.span_id, 16), remote, flags, state)
+
+
+def attach(context: TraceContext, *, remote: bool = False) -> Any:
+    """Make `context` the current span of this context: what the call calls then continues the trace."""
+    span = trace.NonRecordingSpan(span_context(context, remote=remote))
+    return otel_context.attach(trace.set_span_in_context(span))
+
+
+def detach(token: Any) -> None:
+    """Undo `attach`."""
+    otel_context.detach(token)
+
+
+def active() -> TraceContext | None:
+    """The active span of this context, None when there is none."""
+    found = trace.get_current_span().get_span_context()
+    if not found.is_valid:
+        return None
+    return TraceContext(
+        f"{found.trace_id:032x}",
+        f"{found.span_id:016x}",
+        found.trace_flags.sampled,
+        found.trace_state.to_header(),
+    )
+
+
+def present(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that have a value."""
+    return {name: value for name, value in attributes.items() if value not in (None, "")}

@@ -1,0 +1,163 @@
+"""Spans of kept calls: true times, the parent's trace, the truth about what was sent."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import mlobs
+from mlobs.sdk import otel
+from mlobs.sdk.api import installed
+from mlobs.sdk.runtime import Runtime
+from mlobs.sdk.spans import SpanPipeline
+from mlobs.sdk.trace import INCOMING, TraceContext
+from mlobs.settings import Settings
+from mlobs.testing import MemoryLog
+
+PARENT = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", True)
+
+
+def traced(exporter: SpanExporter, *, sample: float = 1.0) -> Runtime:
+    log = MemoryLog()
+    runtime = Runtime(Settings(service="test", sample=sample), log=log, strict=True)
+    runtime.spans = SpanPipeline(lambda: exporter, {"service.name": "test"}, runtime.guard, runtime.bits)
+    return runtime
+
+
+@mlobs.observe(model="spans", version="3")
+def score(request: dict) -> str | None:
+    with mlobs.stage("feature_read"):
+        pass
+    with mlobs.stage("inference"):
+        if request.get("bad"):
+            raise KeyError("secret")
+    return mlobs.current().trace_id
+
+
+def test_a_kept_call_becomes_a_span_with_its_stages_below_it() -> None:
+    exporter = InMemorySpanExporter()
+    with installed(traced(exporter)) as runtime:
+        trace_id = score({})
+        assert runtime.flush(5.0)
+    root, *stages = exporter.get_finished_spans()
+    assert root.name == "spans"
+    assert root.attributes is not None
+    assert root.attributes["ml.model.version"] == "3"
+    assert [span.name for span in stages] == ["feature_read", "inference"]
+    assert f"{root.context.trace_id:032x}" == trace_id
+    for span in stages:
+        assert span.parent is not None
+        assert span.parent.span_id == root.context.span_id
+        assert root.start_time <= span.start_time <= span.end_time <= root.end_time  # type: ignore[operator]
+    assert isinstance(runtime.log, MemoryLog)
+    assert (runtime.log.records[0].trace_id, runtime.log.records[0].span_id) == (
+        trace_id,
+        f"{root.context.span_id:016x}",
+    )
+
+
+def test_a_sampled_parent_is_honoured_whatever_the_rate() -> None:
+    exporter = InMemorySpanExporter()
+    with installed(traced(exporter, sample=0.0)) as runtime:
+        score({})
+        token = INCOMING.set(PARENT)
+        try:
+            score({})
+        finally:
+            INCOMING.reset(token)
+        assert runtime.flush(5.0)
+    roots = [span for span in exporter.get_finished_spans() if span.name == "spans"]
+    assert len(roots) == 1
+    assert f"{roots[0].context.trace_id:032x}" == PARENT.trace_id
+    assert roots[0].parent is not None
+    assert f"{roots[0].parent.span_id:016x}" == PARENT.span_id
+    assert isinstance(runtime.log, MemoryLog)
+    assert [record.sampling_reason for record in runtime.log.records] == ["trace"]
+
+
+def test_what_a_kept_call_calls_continues_its_trace() -> None:
+    seen = []
+
+    @mlobs.observe(model="outer")
+    def outer() -> None:
+        seen.append(trace.get_current_span().get_span_context().trace_id)
+        seen.append(mlobs.current().trace_id)
+
+    with installed(traced(InMemorySpanExporter())) as runtime:
+        outer()
+        assert runtime.flush(5.0)
+    assert f"{seen[0]:032x}" == seen[1]
+    assert otel.active() is None
+
+
+def test_an_error_is_kept_with_the_exceptions_type_and_not_its_text() -> None:
+    exporter = InMemorySpanExporter()
+    with installed(traced(exporter, sample=0.0)) as runtime:
+        with pytest.raises(KeyError):
+            score({"bad": True})
+        assert runtime.flush(5.0)
+    (root, *_) = exporter.get_finished_spans()
+    assert root.status.status_code is trace.StatusCode.ERROR
+    assert root.events[0].attributes == {"exception.type": "KeyError"}
+    assert "secret" not in root.to_json()
+
+
+class Hung(SpanExporter):
+    """Takes nothing until it is let go; then says what it is told to."""
+
+    def __init__(self, result: SpanExportResult = SpanExportResult.SUCCESS) -> None:
+        self.go = threading.Event()
+        self.result = result
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.go.wait(30)
+        return self.result
+
+    def shutdown(self) -> None:
+        pass
+
+
+def test_flush_obeys_its_deadline_and_says_that_a_hung_collector_took_nothing() -> None:
+    exporter = Hung()
+    with installed(traced(exporter)) as runtime:
+        score({})
+        assert runtime.flush(0.05) is False
+        assert runtime.spans is not None
+        assert runtime.spans.ledger().queued == 3
+        exporter.go.set()
+        assert runtime.flush(5.0) is True
+        assert runtime.spans.ledger().balanced
+        assert runtime.spans.ledger().delivered == 3
+
+
+def test_flush_is_false_when_the_collector_refuses_and_the_loss_is_counted() -> None:
+    exporter = Hung(SpanExportResult.FAILURE)
+    exporter.go.set()
+    with installed(traced(exporter)) as runtime:
+        score({})
+        assert runtime.flush(5.0) is False
+        assert runtime.spans is not None
+        ledger = runtime.spans.ledger()
+    assert (ledger.offered, ledger.dropped, ledger.queued) == (3, {"export_failed": 3}, 0)
+
+
+def test_without_a_thread_spans_are_dropped_and_counted_and_the_call_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    runtime = traced(InMemorySpanExporter())
+    runtime.guard.strict = False
+    with installed(runtime):
+        assert score({}) is not None
+    assert runtime.spans is not None
+    assert runtime.spans.ledger().dropped == {"no_thread": 3}
+    assert runtime.guard.counts == {"spans_thread": 1}
