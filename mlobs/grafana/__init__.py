@@ -1,1 +1,1 @@
-"""."""
+"""Objectives -> Grafana dashboards: written as files, or kept in step with a running Grafana."""
