@@ -25,12 +25,11 @@ _F: Final = {name: place for place, name in enumerate(FeatureRecord._fields)}
 _FEATURES: Final = _F["features"]
 _STAGES: Final = _F["stage_durations_s"]
 _WORDS: Final = tuple(
-    (name, _F[name])
-    for name in (
-        "prediction_id", "service", "model", "model_version", "decision", "outcome", "variant", "segment",
-        "trace_id", "span_id", "sampling_reason",
-    )
-)  # fmt: skip
+    (name, _F[name]) for name in ("service", "model", "model_version", "outcome", "sampling_reason")
+)
+"""Words of the code, not of the data."""
+_DATA_WORDS: Final = tuple((name, _F[name]) for name in ("decision", "variant", "segment"))
+_IDS: Final = tuple((name, _F[name]) for name in ("prediction_id", "trace_id", "span_id"))
 _FLOATS: Final = tuple((name, _F[name]) for name in ("event_time", "duration_s", "weight"))
 
 
@@ -106,7 +105,7 @@ def _frame(pairs: list[Numbered], writer: str, offered: int, masker: Masker) -> 
         payload = pack_block(writer, numbers, offered, _label_fields(records, masker), {}, {})
         return pack(LABELS, len(pairs), payload)
     columns: list[Sequence[Any]] = list(zip(*records, strict=True))
-    model = masker.word(columns[4][0])
+    model = columns[4][0]
     features: dict[str, Any] = {}
     rows = columns[_FEATURES]
     for name, values in zip(
@@ -132,7 +131,11 @@ def _frame(pairs: list[Numbered], writer: str, offered: int, masker: Masker) -> 
 
 
 def _record_fields(columns: list[Sequence[Any]], masker: Masker) -> dict[str, Sequence[Any]]:
-    fields: dict[str, Sequence[Any]] = {name: masker.words(columns[place]) for name, place in _WORDS}
+    fields: dict[str, Sequence[Any]] = {name: masker.declared(columns[place]) for name, place in _WORDS}
+    for name, place in _DATA_WORDS:
+        fields[name] = masker.words(columns[place])
+    for name, place in _IDS:
+        fields[name] = masker.ids(columns[place])
     for name, place in _FLOATS:
         fields[name] = _floats(columns[place], masker)
     mask = masker.prediction()
@@ -147,10 +150,10 @@ def _label_fields(records: Iterable[Any], masker: Masker) -> dict[str, Sequence[
     _ids, prediction_ids, labels, times, services, versions = zip(*records, strict=True)
     mask = masker.prediction()
     return {
-        "prediction_id": masker.words(prediction_ids),
+        "prediction_id": masker.ids(prediction_ids),
         "label": [None] * len(labels) if mask is None else mask(labels),
         "event_time": _floats(times, masker),
-        "service": masker.words(services),
+        "service": masker.declared(services),
         "record_version": [int(version) for version in versions],
     }
 

@@ -8,46 +8,28 @@ is hashed too.
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from mlobs.featurelog.keys import Keyring
+from mlobs.featurelog.freetext import CARD_LOW, card_number, card_text, holds_card, scrub
+from mlobs.featurelog.keys import KeyedHash, Keyring
 from mlobs.featurelog.maskschema import Action, MaskSchema
 from mlobs.featurelog.scalars import plain, text
 
 _NONE = type(None)
+_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{0,12}|[0-9a-f-]*[a-f][0-9a-f-]*").fullmatch
+"""Ids that cannot be a card number: too short, or with a letter among hex digits."""
 _PLAIN_NUMBERS: Final = (frozenset({float}), frozenset({float, _NONE}))
-_CARD_LOW: Final = 10**12
-_CARD_HIGH: Final = 10**19
-_DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+
+_DIGITS: Final = "0123456789"
+_LOWER: Final = "abcdefghijklmnopqrstuvwxyz"
+_UPPER: Final = _LOWER.upper()
 
 Values = Sequence[Any]
 Mask = Callable[[Values], list[Any]]
-
-
-def luhn(digits: str) -> bool:
-    """The check digit of card numbers (ISO/IEC 7812) is right; one number in ten passes by chance."""
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        number = ord(digit) - 48
-        total += _DOUBLED[number] if place % 2 else number
-    return total % 10 == 0
-
-
-def card_number(value: int | float) -> bool:
-    """A whole number of 13 to 19 digits that passes Luhn."""
-    if not _CARD_LOW <= abs(value) < _CARD_HIGH or value != value // 1:
-        return False
-    return luhn(str(abs(int(value))))
-
-
-def card_text(value: str) -> bool:
-    """A text that is a card number as a whole, with or without blanks and hyphens."""
-    if not 13 <= len(value) <= 31:
-        return False
-    digits = value.replace(" ", "").replace("-", "")
-    return digits.isascii() and digits.isdigit() and 13 <= len(digits) <= 19 and luhn(digits)
 
 
 class Masker:
@@ -57,7 +39,7 @@ class Masker:
         self._schema = schema
         self._hash = keys.active
         self.odd: Counter[str] = Counter()
-        self._by_action: dict[str, Mask] = {"clear": self._clear, "hash": self._hashed}
+        self._actions: dict[Action, Mask | None] = {}
 
     def feature(self, model: str, name: str) -> Mask | None:
         """How the column of a feature is masked; None is dropped."""
@@ -79,7 +61,21 @@ class Masker:
             if type(value) is not str:
                 return self._hash.text(str(value)) if value is not None and card_number(value) else value
         value = text(value, self.odd)
-        return self._hash.text(value) if card_text(value) else value
+        return self._hash.text(value) if holds_card(value) else value
+
+    def ids(self, values: Values) -> list[Any]:
+        """Prediction, trace and span ids: as words, but what merely holds a card-like run of digits stays."""
+        return [value if type(value) is str and _ID(value) else self._id(value) for value in values]
+
+    def _id(self, value: Any) -> Any:
+        value = plain(value, self.odd)
+        if isinstance(value, str) and not card_text(value):
+            return value
+        return value if value is None else self.word(value)
+
+    def declared(self, values: Values) -> list[Any]:
+        """Words that stand in the code: service, model, version. Made plain, not looked at."""
+        return [text(value, self.odd) if type(value) is str else plain(value, self.odd) for value in values]
 
     def words(self, values: Values) -> list[Any]:
         first = values[0]
@@ -91,12 +87,41 @@ class Masker:
         return [None if value is None else self._hashed_value(value) for value in values]
 
     def _of(self, action: Action | None) -> Mask | None:
-        return None if action is None else self._by_action.get(action.kind)
+        if action is None:
+            return None
+        if action not in self._actions:
+            self._actions[action] = self._mask_of(action)
+        return self._actions[action]
+
+    def _mask_of(self, action: Action) -> Mask | None:
+        match action.kind:
+            case "clear":
+                return self._clear
+            case "hash":
+                return self._hashed
+            case "scan":
+                return self._each(scrub)
+            case "tokenise":
+                return self._each(lambda text: token(text, self._hash))
+            case "truncate":
+                return self._each(lambda text: text[: action.length])
+            case "bucket":
+                return lambda values: [bucket(plain(value, self.odd), action.edges) for value in values]
+        return None  # drop
+
+    def _each(self, change: Callable[[str], str]) -> Mask:
+        """Changes the text of every value that is not null; a number is taken as its text."""
+
+        def mask(values: Values) -> list[Any]:
+            spoken = (plain(value, self.odd) for value in values)
+            return [None if value is None else change(str(value)) for value in spoken]
+
+        return mask
 
     def _open(self, values: Values) -> list[Any]:
         kinds = frozenset(map(type, values))
         if kinds in _PLAIN_NUMBERS:
-            if any(value is not None and not -_CARD_LOW < value < _CARD_LOW for value in values):
+            if any(value is not None and not -CARD_LOW < value < CARD_LOW for value in values):
                 return [self._open_value(value) for value in values]
             return list(values)
         return [self._open_value(value) for value in values]
@@ -133,3 +158,37 @@ class Masker:
             return self._hash.raw(value)
         spoken = plain(value, self.odd)
         return None if spoken is None else self._hash.text(str(spoken))
+
+
+def bucket(value: Any, edges: tuple[float, ...]) -> str | None:
+    """The bucket of a number by ascending edges, half-open: `<18`, `18..30`, `>=65`; None for what is no
+    number.
+    """
+    if not isinstance(value, int | float) or value != value:
+        return None
+    place = bisect_right(edges, value)
+    if place == 0:
+        return f"<{edges[0]:g}"
+    if place == len(edges):
+        return f">={edges[-1]:g}"
+    return f"{edges[place - 1]:g}..{edges[place]:g}"
+
+
+def token(text: str, key: KeyedHash) -> str:
+    """Another text of the same form: letters for letters, digits for digits, the rest as it is.
+
+    Decided by the key and the whole text, not reversible. Short texts may share a token: what must stay
+    distinct is hashed.
+    """
+    stream: list[int] = []
+    found = []
+    for place, each in enumerate(text):
+        if place >= len(stream):
+            stream.extend(key.stream(f"{len(stream)}:{text}"))
+        if each.isdigit():
+            found.append(_DIGITS[stream[place] % 10])
+        elif each.isalpha():
+            found.append((_UPPER if each.isupper() else _LOWER)[stream[place] % 26])
+        else:
+            found.append(each)
+    return "".join(found)

@@ -1,11 +1,15 @@
 """The masking schema: which fields may leave, and how. An allow-list; what it does not name is dropped.
 
     version: 1
+    hash: blake2b-128                # or hmac-sha-256
     fields:
       amount: clear
-      carrier: clear
-      card: hash
-      note: drop
+      card: hash                     # keyed; equal values stay equal
+      zip: {truncate: 3}             # the first 3 characters
+      age: {bucket: [18, 30, 65]}    # "<18", "18..30", "30..65", ">=65"
+      plate: tokenise                # another plate-like text: letters for letters, digits for digits
+      note: scan                     # e-mail, phone, card, IBAN and keys replaced
+      birthday: drop
     models:
       fraud:
         fields: {device: hash}       # beside or instead of the ones above
@@ -16,15 +20,21 @@ Reading it needs PyYAML, imported only when a schema is named.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
+from math import isfinite
 from types import MappingProxyType
 from typing import Any, Final
 
 from mlobs.errors import ConfigError, Problem, UnreadableError, nearest, shown
+from mlobs.featurelog.freetext import card_number
+from mlobs.featurelog.keys import ALGORITHMS, BLAKE2B
 
 SCHEMA_VERSION: Final = 1
-ACTIONS: Final = ("clear", "drop", "hash")
+PLAIN_ACTIONS: Final = ("clear", "drop", "hash", "scan", "tokenise")
+ACTIONS: Final = (*PLAIN_ACTIONS, "truncate", "bucket")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +42,13 @@ class Action:
     """What happens to one field: `kind` out of ACTIONS."""
 
     kind: str
+    length: int = 0
+    """Of `truncate`: characters that stay."""
+    edges: tuple[float, ...] = ()
+    """Of `bucket`: ascending."""
 
 
+_KEYS: Final = ("version", "hash", "fields", "models", "prediction")
 _NO_FIELDS: Mapping[str, Action] = MappingProxyType({})
 
 
@@ -42,6 +57,7 @@ class MaskSchema:
     fields: Mapping[str, Action] = field(default_factory=dict)
     models: Mapping[str, Mapping[str, Action]] = field(default_factory=dict)
     prediction: Action = Action("clear")
+    algorithm: str = BLAKE2B
 
     def action(self, model: str, name: str) -> Action | None:
         """What the schema says of a feature, the model's own word first; None is not listed: drop."""
@@ -65,6 +81,21 @@ def parse_schema(text: str, where: str) -> MaskSchema:
     return _Reader(where).schema(parse_yaml(text, where).value)
 
 
+def draft_schema(features: Mapping[str, Any]) -> str:
+    """The text of a first schema for features like these (name -> one value): numbers clear, the rest hashed.
+
+    `mlobs init` writes it; a person then goes through it line by line.
+    """
+    lines = ["# What may leave the process. A field that is not listed is dropped and counted.", "version: 1"]
+    lines.append("fields:")
+    for name, value in features.items():
+        number = isinstance(value, int | float) and not card_number(value)
+        lines.append(f"  {json.dumps(str(name), ensure_ascii=True)}: {'clear' if number else 'hash'}")
+    if not features:
+        lines[-1] = "fields: {}"
+    return "\n".join([*lines, "prediction: clear", ""])
+
+
 class _Reader:
     """Collects problems while it walks, so that all of them are shown at once."""
 
@@ -75,9 +106,8 @@ class _Reader:
     def schema(self, data: Any) -> MaskSchema:
         data = self.mapping("", data)
         for key in data:
-            if key not in ("version", "fields", "models", "prediction"):
-                known = ("version", "fields", "models", "prediction")
-                self.complain(str(key), "a known key", shown(key), nearest(str(key), known))
+            if key not in _KEYS:
+                self.complain(str(key), "a known key", shown(key), nearest(str(key), _KEYS))
         if data.get("version", SCHEMA_VERSION) != SCHEMA_VERSION:
             self.complain("version", str(SCHEMA_VERSION), shown(data["version"]), "write version: 1")
         fields = self.fields("fields", data.get("fields", {}))
@@ -86,9 +116,13 @@ class _Reader:
             for model, spec in self.mapping("models", data.get("models", {})).items()
         }
         prediction = self.action("prediction", data.get("prediction", "clear"))
+        algorithm = data.get("hash", BLAKE2B)
+        if algorithm not in ALGORITHMS:
+            advice = nearest(str(algorithm), ALGORITHMS)
+            self.complain("hash", " or ".join(ALGORITHMS), shown(algorithm), advice)
         if self.problems:
             raise ConfigError(*self.problems)
-        return MaskSchema(fields, models, prediction)
+        return MaskSchema(fields, models, prediction, algorithm)
 
     def model(self, place: str, spec: Any) -> dict[str, Action]:
         spec = self.mapping(place, spec)
@@ -104,10 +138,36 @@ class _Reader:
         }
 
     def action(self, place: str, spec: Any) -> Action:
-        if isinstance(spec, str) and spec in ACTIONS:
+        if isinstance(spec, str) and spec in PLAIN_ACTIONS:
             return Action(spec)
-        advice = nearest(spec, ACTIONS) if isinstance(spec, str) else f"write one of {', '.join(ACTIONS)}"
+        if isinstance(spec, dict) and len(spec) == 1:
+            ((kind, value),) = spec.items()
+            if kind == "truncate":
+                return self.truncate(place, value)
+            if kind == "bucket":
+                return self.bucket(place, value)
+            spec = kind
+        if spec in ("truncate", "bucket"):
+            advice = f"write {{{spec}: {3 if spec == 'truncate' else '[18, 30, 65]'}}}"
+        else:
+            advice = nearest(spec, ACTIONS) if isinstance(spec, str) else f"write one of {', '.join(ACTIONS)}"
         self.complain(place, "an action", shown(spec), advice)
+        return Action("drop")
+
+    def truncate(self, place: str, value: Any) -> Action:
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000:
+            return Action("truncate", length=value)
+        self.complain(f"{place}.truncate", "how many characters stay, 1 to 1000", shown(value), "write 3")
+        return Action("drop")
+
+    def bucket(self, place: str, value: Any) -> Action:
+        try:
+            edges = tuple(float(edge) for edge in value)
+        except (TypeError, ValueError):
+            edges = ()
+        if edges and all(low < high for low, high in pairwise(edges)) and all(map(isfinite, edges)):
+            return Action("bucket", edges=edges)
+        self.complain(f"{place}.bucket", "ascending edges", shown(value), "write [18, 30, 65]")
         return Action("drop")
 
     def mapping(self, place: str, data: Any) -> dict[Any, Any]:

@@ -32,7 +32,7 @@ from mlobs.errors import ConfigError, Problem, shown
 from mlobs.featurelog.blocks import pack_end
 from mlobs.featurelog.encoding import UNENCODABLE, Numbered, encode
 from mlobs.featurelog.frames import END, pack
-from mlobs.featurelog.keys import KEY_FILE_NAME, Keyring, configured_keys, kept_keys
+from mlobs.featurelog.keys import BLAKE2B, KEY_FILE_NAME, Keyring, configured_keys, kept_keys
 from mlobs.featurelog.masking import Masker
 from mlobs.featurelog.maskschema import MaskSchema, load_schema
 from mlobs.featurelog.spool import ReserveReachedError, SpoolWriter, seal_stale
@@ -89,7 +89,7 @@ def open_log(
     except ConfigError as problem:
         problems.extend(problem.problems)
     try:
-        keys = configured_keys(mask.key_file, environ)
+        keys = configured_keys(mask.key_file, environ, schema.algorithm if schema else BLAKE2B)
     except ConfigError as problem:
         problems.extend(problem.problems)
     if problems:
@@ -134,6 +134,7 @@ class FeatureLog:
         self.durability = durability
         self._schema = schema
         self._configured_keys = keys
+        self._algorithm = schema.algorithm if schema else BLAKE2B
         self._clock = clock
         self._interval = commit_interval
         self._max_records = max_records
@@ -426,7 +427,7 @@ class FeatureLog:
 
     def _prepare(self) -> Masker:
         """The key and the spool, at the first record; on the writer's thread, since the disk may hang."""
-        keys = self._configured_keys or kept_keys(self.folder)
+        keys = self._configured_keys or kept_keys(self.folder, self._algorithm)
         seal_stale(self.folder)
         self._masker = Masker(self._schema, keys)
         return self._masker

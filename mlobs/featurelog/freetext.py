@@ -1,0 +1,119 @@
+"""Free text: what looks private is replaced by what it was: `[email]`, `[phone]`, `[card]`, `[iban]`,
+`[key]`.
+
+A scan finds what has a form. It does not find names, addresses or a disease: text that may hold those is
+hashed or dropped. It errs towards replacing: every run of 13 digits or more goes, Luhn or not, and a long
+enough number with separators is taken for a phone. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Final
+
+_DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+_INVISIBLE: Final = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
+CARD_LOW: Final = 10**12
+CARD_HIGH: Final = 10**19
+_GAP: Final = r"[\s.\-_/]{0,2}"
+
+_EMAIL: Final = re.compile(r"[\w.+%'-]+@[\w-]+(?:\.[\w-]+)+")
+_LONG_NUMBER: Final = re.compile(rf"(?<!\d)\d(?:{_GAP}\d){{12,}}")
+_PHONE: Final = re.compile(r"(?<![\w.])(?:\+\s?)?\(?\d{1,5}\)?(?:[\s./-]{0,2}\(?\d{1,6}\)?){1,6}(?!\w)")
+_ISO_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_IBAN: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}(?![A-Za-z0-9])")
+_KEYS: Final = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
+    r"|\b(?:gh[pousr]_|github_pat_|glpat-|xox[abposr]-|sk-|sk_live_|rk_live_|pk_live_|AIza)[A-Za-z0-9_-]{10,}"
+    r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
+    r"|(?i:\b(?:bearer|basic)\s+[A-Za-z0-9+/=._-]{12,})"
+    r"|(?i:\b(?:password|passwd|secret|api[_-]?key|token)\s*[:=]\s*\S+)",
+    re.DOTALL,
+)
+
+
+def scrub(text: str) -> str:
+    """`text` without what looks private; costs about 3 us for a short line."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).translate(_INVISIBLE)
+    text = _KEYS.sub("[key]", text)
+    text = _EMAIL.sub("[email]", text)
+    text = _IBAN.sub(_iban, text)
+    text = _LONG_NUMBER.sub(_long_number, text)
+    return _PHONE.sub(_if(_is_phone, "[phone]"), text)
+
+
+def digits_of(text: str) -> str:
+    """The digits in `text`, of any script, as ASCII."""
+    return "".join(str(unicodedata.digit(each)) for each in text if each.isdigit())
+
+
+def luhn(digits: str) -> bool:
+    """The check digit of card numbers (ISO/IEC 7812) is right; one number in ten passes by chance."""
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        number = ord(digit) - 48
+        total += _DOUBLED[number] if place % 2 else number
+    return total % 10 == 0
+
+
+def card_number(value: int | float) -> bool:
+    """A whole number of 13 to 19 digits that passes Luhn and does not begin with 1, as times in
+    milliseconds do.
+    """
+    if not CARD_LOW <= abs(value) < CARD_HIGH or value != value // 1:
+        return False
+    digits = str(abs(int(value)))
+    return digits[0] != "1" and luhn(digits)
+
+
+def card_text(value: str) -> bool:
+    """A text that is a card number as a whole, with or without separators."""
+    if not 13 <= len(value) <= 40:
+        return False
+    digits = digits_of(value)
+    return len(digits) + sum(each in " .-_/" for each in value) == len(value) and _is_card(digits)
+
+
+def holds_card(text: str) -> bool:
+    """Somewhere in `text` stands a number of 13 to 19 digits that passes Luhn."""
+    if len(text) < 13:
+        return False
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).translate(_INVISIBLE)
+    return any(_is_card(digits_of(found[0])) for found in _LONG_NUMBER.finditer(text))
+
+
+def _is_card(digits: str) -> bool:
+    return 13 <= len(digits) <= 19 and luhn(digits)
+
+
+def _long_number(found: re.Match[str]) -> str:
+    return "[card]" if _is_card(digits_of(found[0])) else "[number]"
+
+
+def _is_phone(text: str) -> bool:
+    return 7 <= len(digits_of(text)) <= 15 and not _ISO_DATE.fullmatch(text)
+
+
+def _iban(found: re.Match[str]) -> str:
+    """The match may run on into the next words: its longest beginning that is an IBAN and ends at a word."""
+    text = found[0]
+    for end in range(len(text), 14, -1):
+        if not text[end : end + 1].isalnum() and _is_iban(text[:end]):
+            return "[iban]" + text[end:]
+    return text
+
+
+def _is_iban(text: str) -> bool:
+    """ISO 13616: letters as numbers, the first four moved to the end, modulo 97 is 1."""
+    plain = re.sub(r"[ -]", "", text).upper()
+    moved = plain[4:] + plain[:4]
+    return moved.isascii() and int("".join(str(int(each, 36)) for each in moved)) % 97 == 1
+
+
+def _if(test: Callable[[str], bool], word: str) -> Callable[[re.Match[str]], str]:
+    return lambda found: word if test(found[0]) else found[0]
