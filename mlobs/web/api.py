@@ -18,7 +18,7 @@ from mlobs.web.shapes import count_states, headline
 
 WINDOWS = 31
 """Windows of the heat map where nobody asks for another number."""
-_MOST_WINDOWS = 400
+MOST_WINDOWS = 400
 
 
 class Api:
@@ -72,8 +72,8 @@ class Api:
     def drift(self, request: Request) -> Response:
         asked = request.query_params.get("windows", str(WINDOWS))
         # int() would take "١٢" and "1_0" as well
-        if not (asked.isascii() and asked.isdigit() and 1 <= int(asked[:9]) <= _MOST_WINDOWS):
-            text = f"windows: expected a whole number from 1 to {_MOST_WINDOWS}, got {asked[:80]!r}"
+        if not (asked.isascii() and asked.isdigit() and 1 <= int(asked[:9]) <= MOST_WINDOWS):
+            text = f"windows: expected a whole number from 1 to {MOST_WINDOWS}, got {asked[:80]!r}"
             return JSONResponse({"error": text}, status_code=400)
         model = request.query_params.get("model")
         found = [view for view in self._views.drift(int(asked)) if model in (None, view.model)]

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from mlobs.web import shapes, words
-from mlobs.web.api import WINDOWS
+from mlobs.web.api import MOST_WINDOWS, WINDOWS
 from mlobs.web.assets import asset_url, style_ids
 from mlobs.web.model import DriftView, StatusView, Views
 
@@ -89,8 +89,12 @@ class Pages:
         return self._page(request, "slo.html", status, slo=found)
 
     def drift(self, request: Request) -> Response:
+        """`?from=` and `?to=` (seconds) show the windows of a time, as the links of pages do."""
         status = self._views.status()
-        return self._page(request, "drift.html", status, maps=self._maps(status, with_scores=True))
+        span = _span(request)
+        return self._page(
+            request, "drift.html", status, span=span, maps=self._maps(status, with_scores=True, span=span)
+        )
 
     def incidents(self, request: Request) -> Response:
         found = self._views.incidents()
@@ -122,15 +126,18 @@ class Pages:
         return self._page(request, "problem.html", self._views.status(), code=404, text=text)
 
     def _maps(
-        self, status: StatusView, *, with_scores: bool
+        self, status: StatusView, *, with_scores: bool, span: tuple[float, float] | None = None
     ) -> list[tuple[DriftView, shapes.HeatMap, shapes.HeatMap | None]]:
+        views = self._views.drift(MOST_WINDOWS if span else WINDOWS)
+        if span is not None:
+            views = [shapes.within(view, *span) for view in views]
         return [
             (
                 view,
                 shapes.verdict_map(view, status.zone),
                 shapes.score_map(view, status.zone) if with_scores else None,
             )
-            for view in self._views.drift(WINDOWS)
+            for view in views
         ]
 
     def _page(
@@ -149,3 +156,12 @@ class Pages:
             **values,
         )
         return HTMLResponse(text, status_code=code)
+
+
+def _span(request: Request) -> tuple[float, float] | None:
+    """The asked stretch of time; None for none, and for what is none."""
+    try:
+        start, end = (float(request.query_params[name]) for name in ("from", "to"))
+    except (KeyError, ValueError):
+        return None
+    return (start, end) if words.known(end - start) and start <= end else None

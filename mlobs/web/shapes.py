@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mlobs.records import FeatureRecord
@@ -69,6 +69,20 @@ def verdict_map(view: DriftView, zone: str) -> HeatMap:
             )
             for row in rows
         ),
+    )
+
+
+def within(view: DriftView, start: float, end: float) -> DriftView:
+    """The windows of `view` that overlap `[start, end]`, and the five before them to compare with."""
+    touched = [place for place, (begins, ends) in enumerate(view.windows) if begins < end and ends > start]
+    if not touched:
+        return view
+    part = slice(max(0, touched[0] - 5), touched[-1] + 1)
+    return replace(
+        view,
+        windows=view.windows[part],
+        whole=view.whole[part],
+        rows=tuple(replace(row, cells=row.cells[part], scores=row.scores[part]) for row in view.rows),
     )
 
 

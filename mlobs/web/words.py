@@ -30,7 +30,7 @@ STATE_WORDS: Final = {
     ABSENT: "no data",
     DRIFTED: "drifted",
     INSUFFICIENT: "not judged",
-    LOW_TRAFFIC: "little traffic",
+    LOW_TRAFFIC: "few events",
     YOUNG: "too young to judge",
     "open": "open",
     "resolved": "resolved",

@@ -15,7 +15,7 @@ from mlobs.settings import Settings
 from mlobs.store import Store, open_store
 from mlobs.web.app import create_app
 from mlobs.web.model import CallLink, DriftRow, Views
-from tests.web.figures import CALL, Figures, empty
+from tests.web.figures import CALL, DAY, START, Figures, empty
 
 PAGES = [
     "/",
@@ -243,6 +243,23 @@ def test_an_odd_number_of_windows_is_refused_with_what_is_expected(store: Store,
         answer = ask.get("/api/drift", params={"windows": asked})
     assert answer.status_code == 400
     assert "from 1 to 400" in answer.json()["error"]
+
+
+def test_a_link_to_a_time_shows_its_windows_and_five_before(store: Store) -> None:
+    with client(store, Figures()) as ask:
+        page = ask.get(f"/drift?from={START + 14 * DAY}&to={START + 16 * DAY}").text
+        assert re.findall(r'<th scope="col" title="[^"]*">(\d+)</th>', page)[:8] == [
+            "10", "11", "12", "13", "14", "15", "16", "17",
+        ]  # fmt: skip
+        for odd in (
+            "from=x&to=1",
+            "from=2&to=1",
+            "from=nan&to=1",
+            "from=inf&to=inf",
+            "from=1",
+            "from=1&to=2",
+        ):
+            assert ask.get(f"/drift?{odd}").status_code == 200
 
 
 def test_the_revision_changes_when_a_figure_does_and_only_then(store: Store) -> None:

@@ -47,7 +47,9 @@
   async function refresh() {
     const answer = await fetch(location.href, { cache: "no-store" });
     if (!answer.ok && answer.status !== 404) throw new Error(`page: ${answer.status}`);
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    // The policy refuses the style elements of another page's nonce, empty as they are.
+    const text = (await answer.text()).replace(/<style[^>]*><\/style>/g, "");
+    const fresh = new DOMParser().parseFromString(text, "text/html");
     document.title = fresh.title;
     for (const id of ["clock", "main"]) {
       const old = document.getElementById(id);
@@ -127,12 +129,19 @@
         margin: large ? { l: 56, r: 12, t: 8, b: 32 } : { l: 38, r: 4, t: 4, b: 16 },
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: "inherit", color: soft },
         hoverlabel: { bgcolor: colour("card"), bordercolor: colour("edge"), font: { color: colour("ink"), family: "inherit" } },
-        xaxis: { ...axis, type: "date", showgrid: false, nticks: large ? 8 : 4, tickformat: "%-d %b" + (spanOf(points) < 3 * 86400 ? " %H:%M" : "") },
+        xaxis: { ...axis, type: "date", showgrid: false, range: range(large ? [slo] : objectives), nticks: large ? 8 : 4, tickformat: "%-d %b" + (spanOf(points) < 3 * 86400 ? " %H:%M" : "") },
         yaxis: { ...axis, range: [bottom, 1.06], tickformat: ".0%", gridcolor: colour("edge"), tickvals: large ? undefined : [0, 0.5, 1], nticks: 6 },
         shapes: [spent, zero],
       },
       config: { displayModeBar: false, showTips: false, doubleClick: false },
     };
+  }
+
+  // Small charts stand one above the other and share their time.
+  function range(slos) {
+    const times = slos.flatMap((slo) => (slo.history.length ? [slo.history[0].at, slo.history.at(-1).at] : []));
+    const [first, last] = [Math.min(...times), Math.max(...times)];
+    return first < last ? [wallTime(first), wallTime(last)] : undefined;
   }
 
   const spanOf = (points) => (points.length ? points[points.length - 1].at - points[0].at : 0);
