@@ -183,12 +183,12 @@ class Binding:
         """Cells for a stage name that is seen for the first time (on this thread, where each has its own)."""
         runtime = self._settled()
         values = (self.model, self.version, meter.clean_label(name))
-        bounds = runtime.bounds(self.model)
+        bounds = runtime.stage_bounds(self.model)
         if runtime.meter.sharded:
             cells = runtime.meter.shards(meter.STAGE, values, bounds).mine()
         else:
             cells = runtime.meter.block(meter.STAGE, values, bounds)
-        target = (cells, bounds.fine)
+        target = (cells, bounds.fine, values[-1])
         if len(self.stages) < meter.MOST_SETS:
             self.stages[name] = target
         return target

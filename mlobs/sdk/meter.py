@@ -64,6 +64,9 @@ def clean_label(value: object) -> str:
     return text[:_LONGEST].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+StageCells = tuple[Cells, tuple[float, ...], str]
+
+
 class Shards:
     """One block for each thread that asked: for interpreters on which `cells[i] += 1` can lose a count.
 
@@ -100,18 +103,18 @@ class Shards:
 class ThreadStages:
     """Cells of a function's stages by name, for each thread its own."""
 
-    def __init__(self, make: Callable[[str], tuple[Cells, tuple[float, ...]]]) -> None:
+    def __init__(self, make: Callable[[str], StageCells]) -> None:
         self._local = threading.local()
         self._make = make
 
-    def _mine(self) -> dict[str, tuple[Cells, tuple[float, ...]]]:
-        found: dict[str, tuple[Cells, tuple[float, ...]]] = self._local.__dict__.setdefault("stages", {})
+    def _mine(self) -> dict[str, StageCells]:
+        found: dict[str, StageCells] = self._local.__dict__.setdefault("stages", {})
         return found
 
-    def __getitem__(self, name: str) -> tuple[Cells, tuple[float, ...]]:
+    def __getitem__(self, name: str) -> StageCells:
         return self._mine()[name]
 
-    def __setitem__(self, name: str, target: tuple[Cells, tuple[float, ...]]) -> None:
+    def __setitem__(self, name: str, target: StageCells) -> None:
         self._mine()[name] = target
 
     def __len__(self) -> int:

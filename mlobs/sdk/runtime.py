@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from mlobs import names
 from mlobs.records import FeatureRecord, LabelRecord, Ledger, Scalar
-from mlobs.sdk.buckets import Bounds, make_bounds
+from mlobs.sdk.buckets import Bounds, make_bounds, plain_bounds
 from mlobs.sdk.exemplars import Exemplars
 from mlobs.sdk.guard import Guard
 from mlobs.sdk.meter import REQUEST, Meter
@@ -68,6 +68,7 @@ class Runtime:
         """CPU seconds of kept calls on the callers' threads, as measured."""
         self._overhead = Overhead(calibrate)
         self._bounds: dict[str, Bounds] = {}
+        self._stage_bounds: dict[str, Bounds] = {}
         self._rates: dict[str, float] = {}
 
     @property
@@ -98,6 +99,13 @@ class Runtime:
             edges = self.settings.buckets or names.DEFAULT_BUCKETS
             found = make_bounds([*edges, *self.settings.latency_thresholds(model)])
             self._bounds[model] = found
+        return found
+
+    def stage_bounds(self, model: str) -> Bounds:
+        """Buckets of a model's stages: the same classic edges without the native scale between them."""
+        found = self._stage_bounds.get(model)
+        if found is None:
+            found = self._stage_bounds[model] = plain_bounds(self.bounds(model).classic)
         return found
 
     def used_bounds(self) -> dict[str, Bounds]:
