@@ -62,6 +62,13 @@ def create_app(
             return pages.missing(request, f"no page {request.url.path[:80]!r}")
         return JSONResponse({"error": text}, status_code=code, headers=headers)
 
+    def on_failure(request: Request, problem: Exception) -> Response:
+        """Of ours: the log has the traceback, the answer only what it was."""
+        text = f"mlobs failed to answer: {type(problem).__name__}; its log says more"
+        if request.url.path.startswith("/api/"):
+            return JSONResponse({"error": text}, status_code=500)
+        return PlainTextResponse(f"{text}\n", status_code=500)
+
     return Starlette(
         routes=[
             *pages.routes(),
@@ -72,5 +79,5 @@ def create_app(
             Route("/static/{path}", assets.endpoint()),
         ],
         middleware=[Middleware(Guard, listen=settings.listen, public_url=settings.public_url)],
-        exception_handlers={HTTPException: on_http_error},
+        exception_handlers={HTTPException: on_http_error, Exception: on_failure},
     )

@@ -237,8 +237,10 @@ def headline(slos: Sequence[SloView], incidents: Sequence[IncidentView], ticked:
         return Headline("none", "Nothing evaluated yet", "The first figures come with the first tick.")
     if not slos:
         return Headline("none", "No objectives", "Add some under slo.objectives in mlobs.yaml.")
-    if states[EXHAUSTED] or states[BURNING]:
+    if states[BURNING]:
         return Headline("warn", "No incident open, but budget is burning", budgets)
+    if states[EXHAUSTED]:
+        return Headline("warn", "No incident open, but budget is spent", budgets)
     if states[ABSENT] == len(slos):
         return Headline("none", "No data", "No objective has data to be judged by.")
     if states[ABSENT]:

@@ -284,6 +284,18 @@ def test_numbers_that_json_does_not_know_leave_as_null(store: Store) -> None:
         assert "nan" not in ask.get("/").text.lower().replace("finance", "")
 
 
+@pytest.mark.parametrize("path", ["/", "/api/status"])
+def test_a_failure_of_ours_says_what_it_was_and_shows_no_traceback(store: Store, path: str) -> None:
+    views = Figures()
+    views.slos = lambda: 1 // 0  # type: ignore[method-assign]
+    app = create_app(Settings("x"), store, CollectorRegistry(), lambda now: {}, views=views)
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as ask:
+        answer = ask.get(path)
+    assert answer.status_code == 500
+    assert "ZeroDivisionError" in answer.text
+    assert "Traceback" not in answer.text
+
+
 def test_metrics_and_health_answer(store: Store) -> None:
     with client(store, Figures()) as ask:
         assert "mlobs_test 7.0" in ask.get("/metrics").text

@@ -129,7 +129,7 @@
         margin: large ? { l: 56, r: 12, t: 8, b: 32 } : { l: 38, r: 4, t: 4, b: 16 },
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: "inherit", color: soft },
         hoverlabel: { bgcolor: colour("card"), bordercolor: colour("edge"), font: { color: colour("ink"), family: "inherit" } },
-        xaxis: { ...axis, type: "date", showgrid: false, range: range(large ? [slo] : objectives), nticks: large ? 8 : 4, tickformat: "%-d %b" + (spanOf(points) < 3 * 86400 ? " %H:%M" : "") },
+        xaxis: { ...axis, type: "date", showgrid: false, range: range(large ? [slo] : objectives), nticks: large ? 10 : 5, tickformat: "%-d %b" + (spanOf(points) < 3 * 86400 ? " %H:%M" : "") },
         yaxis: { ...axis, range: [bottom, 1.06], tickformat: ".0%", gridcolor: colour("edge"), tickvals: large ? undefined : [0, 0.5, 1], nticks: 6 },
         shapes: [spent, zero],
       },
