@@ -79,6 +79,7 @@ EDGES: dict[str, str] = {
     "sdk.runtime": "clock randomness: the defaults of its clock and its draws",
     "sdk.spans": "clock threads: the thread that sends spans",
     "sdk.serve": "network threads: serves /metrics",
+    "notify.turns": "clock threads: a channel that hangs holds neither the others nor the evaluation",
     "secret": "environment disk: reads the variable or file that a secret is kept in",
     "slo.scrape": "disk network threads: reads target lists, asks DNS, waits for targets side by side",
     "store": "disk: state tables, their backup and lock",

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 from mlobs.notify import tables
 from mlobs.notify.incident import Incident
 from mlobs.notify.page import RESOLVED, ChangeFinding, encode
+from mlobs.notify.routing import Silence
 from mlobs.notify.text import clean
 from mlobs.records import TimelineEvent
 
@@ -40,14 +41,61 @@ def load_open(connection: Connection) -> list[Incident]:
     return [decode(row.document) for row in rows]
 
 
+def load_known(connection: Connection, now: float, since_s: float) -> list[Incident]:
+    """The open ones, and those that were resolved within `since_s`; oldest first."""
+    table = tables.incidents
+    rows = connection.execute(
+        select(table.c.document)
+        .where((table.c.state != RESOLVED) | (table.c.changed_at > now - since_s))
+        .order_by(table.c.opened_at, table.c.id)
+    )
+    return [decode(row.document) for row in rows]
+
+
+def load_due(connection: Connection, now: float) -> list[Incident]:
+    """Those that asked for attention at `now` or before."""
+    table = tables.incidents
+    rows = connection.execute(
+        select(table.c.document).where(table.c.attention_at <= now).order_by(table.c.opened_at, table.c.id)
+    )
+    return [decode(row.document) for row in rows]
+
+
+def load_bare(connection: Connection) -> list[Incident]:
+    """Open ones that no enricher has looked at yet."""
+    table = tables.incidents
+    rows = connection.execute(
+        select(table.c.document)
+        .where(table.c.state != RESOLVED, table.c.enriched.is_(False))
+        .order_by(table.c.opened_at, table.c.id)
+    )
+    return [decode(row.document) for row in rows]
+
+
+def of_model(connection: Connection, incident: Incident) -> list[Incident]:
+    """The open incidents of the same model, this one included."""
+    table = tables.incidents
+    rows = connection.execute(
+        select(table.c.document).where(
+            table.c.state != RESOLVED,
+            table.c.environment == incident.environment,
+            table.c.service == incident.service,
+            table.c.model == incident.model,
+        )
+    )
+    return [decode(row.document) for row in rows]
+
+
 def load(connection: Connection, incident: str) -> Incident | None:
     table = tables.incidents
     row = connection.execute(select(table.c.document).where(table.c.id == incident)).first()
     return decode(row.document) if row else None
 
 
-def save(connection: Connection, incident: Incident) -> None:
-    """Insert or replace."""
+def save(connection: Connection, incident: Incident, attention_at: float | None) -> None:
+    """Insert or replace; `attention_at`: when somebody must look at it again though nothing is heard of
+    it.
+    """
     values = {
         "key": incident.key,
         "environment": incident.environment,
@@ -60,6 +108,7 @@ def save(connection: Connection, incident: Incident) -> None:
         "changed_at": incident.changed_at,
         "resolved_at": incident.resolved_at,
         "enriched": incident.enriched,
+        "attention_at": attention_at,
         "document": encode(incident),
     }
     table = tables.incidents
@@ -86,6 +135,37 @@ def note(connection: Connection, incident: Incident, at: float, events: Iterable
                 source="mlobs",
             )
         )
+
+
+def silence(connection: Connection, one: Silence) -> int:
+    """Write a silence down; gives its number. `one.id` is not looked at."""
+    done = connection.execute(
+        insert(tables.silences).values(
+            match=msgspec.json.encode(dict(one.match)).decode(),
+            start=one.start,
+            end=one.end,
+            by=clean(one.by, 80),
+            comment=clean(one.comment),
+        )
+    )
+    key = done.inserted_primary_key
+    return int(key[0]) if key is not None else 0
+
+
+def unsilence(connection: Connection, number: int, now: float) -> bool:
+    """End a silence now; False when it has ended or never was."""
+    table = tables.silences
+    ended = update(table).where(table.c.id == number, table.c.end > now).values(end=now)
+    return connection.execute(ended).rowcount > 0
+
+
+def silences(connection: Connection, now: float) -> list[Silence]:
+    """Those that hold at `now` or later."""
+    table = tables.silences
+    return [
+        Silence(row.id, msgspec.json.decode(row.match), row.start, row.end, row.by, row.comment)
+        for row in connection.execute(select(table).where(table.c.end > now).order_by(table.c.id))
+    ]
 
 
 def latest_change(connection: Connection, incident: Incident, within_s: float) -> ChangeFinding | None:

@@ -15,10 +15,20 @@ from sqlalchemy import Connection
 from mlobs.notify import book, outbox
 from mlobs.notify.channels.base import Channel
 from mlobs.notify.enrich import BUDGET_S, GRACE_S, Enricher, Enrichment
-from mlobs.notify.incident import Change, Grouping, Incident, absorb, settle
-from mlobs.notify.keeping import acknowledge_by_hand, keep, post, record_event, resolve_by_hand
+from mlobs.notify.incident import Change, Incident, absorb
+from mlobs.notify.keeping import (
+    acknowledge_by_hand,
+    grouping_of,
+    keep,
+    post,
+    record_event,
+    resolve_by_hand,
+    save,
+)
 from mlobs.notify.page import RESOLVED, UPDATE
 from mlobs.notify.sender import Sender, Sent
+from mlobs.notify.turns import Turns
+from mlobs.notify.upkeep import look_after
 from mlobs.records import Alert, TimelineEvent
 from mlobs.settings import Settings
 from mlobs.store import Store
@@ -41,17 +51,18 @@ class Desk:
         *,
         owner: str = "",
         rng: random.Random | None = None,
-        grouping: Grouping | None = None,
+        inline: bool | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._channels = dict(channels)
         self._enrichers = tuple(enrichers)
-        self._grouping = grouping or Grouping()
+        self._grouping = grouping_of(settings.notify)
         driven = settings.clock == "driven"
         self._grace_s = BUDGET_S if driven else GRACE_S
         rng = rng or random.Random()
-        self._sender = Sender(store, owner or f"{rng.getrandbits(64):016x}", rng, paced=not driven)
+        sender = Sender(store, owner or f"{rng.getrandbits(64):016x}", rng, paced=not driven)
+        self._turns = Turns(sender, self._channels, inline=driven if inline is None else inline)
         self._working: dict[str, Enrichment] = {}
         if store.held:
             with store.write() as connection:  # nobody else serves this store: all leases are of the dead
@@ -68,21 +79,21 @@ class Desk:
         """
         with self._store.write() as connection:
             book.lock(connection)
-            changes = absorb(
-                book.load_open(connection), alerts, now, self._grouping, source=source, complete=complete
-            )
-            for change in changes:
-                self._keep(connection, change, now)
-        return tuple(change.incident for change in changes)
+            known = book.load_known(connection, now, max(self._grouping.reopen_s, self._grouping.by_hand_s))
+            changes = absorb(known, alerts, now, self._grouping, source=source, complete=complete)
+            return tuple(self._keep(connection, change, now) for change in changes)
 
     def pump(self, now: float) -> tuple[Sent, ...]:
-        """Resolve what has stayed quiet, enrich, and send everything that is due at `now`."""
-        self._settle(now)
+        """Resolve what has stayed quiet, enrich, and send everything that is due at `now`.
+
+        By the wall clock it returns within about two seconds whatever the channels do; what is still on its
+        way is told by the next pump.
+        """
+        look_after(self._store, self._settings, now)
         self._enrich(now)
-        done: list[Sent] = []
-        for channel in self._channels.values():
-            done.extend(self._sender.run(channel, now))
-        return tuple(done)
+        with self._store.read() as connection:
+            due = outbox.due_channels(connection, now)
+        return tuple(self._turns.run(due, now))
 
     def acknowledge(self, incident: str, by: str, now: float) -> Incident | None:
         """None when there is no such open incident or somebody has it already."""
@@ -96,27 +107,17 @@ class Desk:
         """Write a deploy, a schema or a reference change into the timeline."""
         record_event(self._store, event)
 
-    def _settle(self, now: float) -> None:
-        with self._store.read() as connection:
-            due = settle(book.load_open(connection), now, self._grouping)
-        if not due:
-            return
-        with self._store.write() as connection:
-            book.lock(connection)
-            for change in settle(book.load_open(connection), now, self._grouping):
-                self._keep(connection, change, now)
-
-    def _keep(self, connection: Connection, change: Change, now: float) -> None:
+    def _keep(self, connection: Connection, change: Change, now: float) -> Incident:
         if not self._enrichers:
             change = replace(change, incident=replace(change.incident, enriched=True))
-        keep(connection, change, self._settings, now)
+        return keep(connection, change, self._settings, now)
 
     def _enrich(self, now: float) -> None:
         """Start what is to be enriched, wait a moment for it, and write what has come."""
         if not self._enrichers:
             return
         with self._store.read() as connection:
-            waiting = [one for one in book.load_open(connection) if not one.enriched]
+            waiting = book.load_bare(connection)
         for incident in waiting:
             if incident.id not in self._working:
                 self._working[incident.id] = Enrichment(incident, self._enrichers)
@@ -139,7 +140,7 @@ class Desk:
             same = len(incident.alerts) == len(work.incident.alerts)
             enriched = replace(incident, parts=parts.join(incident.parts), enriched=same)
             events = [("enricher failed", f"{name}: {why}") for name, why in failed.items()]
-            book.save(connection, enriched)
+            save(connection, enriched, self._settings, now)
             book.note(connection, enriched, now, events)
             if enriched.parts != incident.parts and enriched.state != RESOLVED:
                 post(connection, enriched, UPDATE, self._settings, now)

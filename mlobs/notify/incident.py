@@ -53,7 +53,14 @@ class Grouping:
     together_s: float = 3600.0
     """An alert of another family joins an incident that is younger than this."""
     hold_s: float = 300.0
-    """An incident is resolved when nothing of it fired for so long."""
+    """An incident is resolved when nothing of it fired for so long; doubled each time that it came back."""
+    longest_hold_s: float = 3600.0
+    reopen_s: float = 1800.0
+    """The same trouble so shortly after it was resolved is the same incident again."""
+    by_hand_s: float = 3600.0
+    """What was resolved by hand and goes on firing is left alone for so long."""
+    most_alerts: int = 500
+    """Of one incident; further ones change nothing."""
     missed: int = 2
     """An alert that so many complete lists did not hold has ceased, though nobody said so."""
 
@@ -98,7 +105,16 @@ class Incident:
     resolved_at: float | None = None
     acknowledged_by: str = ""
     acknowledged_at: float | None = None
+    closed_by: str = ""
+    """Who resolved it by hand."""
     flaps: int = 0
+    """How often it came back within its hold or shortly after."""
+    muted: str = ""
+    """Why nobody was told when it was to be told."""
+    paged_at: float | None = None
+    """When people were first to be told: escalation counts from here."""
+    escalated: int = 0
+    """Steps of escalation that were taken."""
 
     @property
     def firing(self) -> tuple[Alert, ...]:
@@ -135,12 +151,13 @@ def absorb(
     source: str = "engine",
     complete: bool = True,
 ) -> list[Change]:
-    """What an evaluation's alerts make of the open incidents `known`. Only what changed is returned.
+    """What an evaluation's alerts make of the incidents `known`, the open ones and those that were resolved
+    within `reopen_s` or by hand within `by_hand_s`. Only what changed is returned.
 
     `complete` says that the list holds all that fires at `source`: what is missing from it twice has ceased.
     Time and order of the list do not matter to which incident an alert joins, except that pages go first.
     """
-    desk = _Sorting({one.id: one for one in known}, now, grouping, source)
+    desk = _Sorting(known, now, grouping, source)
     ranked = sorted((_cleaned(one) for one in alerts), key=lambda one: (one.severity != PAGE, one.since))
     for alert in ranked:
         desk.take(alert)
@@ -164,11 +181,17 @@ def acknowledge(incident: Incident, by: str, now: float) -> Change | None:
 
 
 def close(incident: Incident, by: str, now: float) -> Change | None:
-    """Resolved by hand; what still fires then opens a new incident at the next evaluation."""
+    """Resolved by hand; what still fires is left alone for `Grouping.by_hand_s`."""
     if incident.state == RESOLVED:
         return None
     who = clean(by, 80) or "someone"
-    return Change(_closed(incident, now), RESOLVED, (("resolved", f"resolved by {who}"),))
+    closed = replace(_closed(incident, now), resolved_at=now, closed_by=who)
+    return Change(closed, RESOLVED, (("resolved", f"resolved by {who}"),))
+
+
+def hold_of(incident: Incident, grouping: Grouping) -> float:
+    """Seconds of quiet that resolve it: a wave that comes and goes earns a longer one."""
+    return min(grouping.longest_hold_s, grouping.hold_s * 2.0 ** min(incident.flaps, 30))
 
 
 def identity(alert: Alert) -> Identity:
@@ -202,7 +225,9 @@ def incident_id(key: str, opened_at: float) -> str:
 class _Sorting:
     """One pass of `absorb`: incidents by id, and what was touched."""
 
-    def __init__(self, open_: dict[str, Incident], now: float, grouping: Grouping, source: str) -> None:
+    def __init__(self, known: Sequence[Incident], now: float, grouping: Grouping, source: str) -> None:
+        open_ = {one.id: one for one in known if one.state != RESOLVED}
+        self.recent = [one for one in reversed(known) if one.state == RESOLVED]  # the newest first
         self.open = open_
         self.now = now
         self.grouping = grouping
@@ -221,10 +246,10 @@ class _Sorting:
             self._refresh(where, name, alert)
         elif alert.firing:
             where = self._place(alert)
-            if where is None:
-                self._begin(alert)
-            else:
+            if where is not None:
                 self._join(where, alert)
+            elif not self._left_alone(alert) and not self._reopen(alert):
+                self._begin(alert)
 
     def miss(self, seen: set[Identity]) -> None:
         """Count what a complete list did not hold."""
@@ -267,6 +292,51 @@ class _Sorting:
         young = [w for w in keys if self.now - self.open[w].opened_at <= self.grouping.together_s]
         return young[-1] if young else None
 
+    def _left_alone(self, alert: Alert) -> bool:
+        """Whether somebody resolved this very stretch of trouble by hand not long ago."""
+        return any(
+            one.closed_by
+            and self.now - one.changed_at < self.grouping.by_hand_s
+            and identity(alert) in {identity(tracked.alert) for tracked in one.alerts}
+            and one.resolved_at is not None
+            and alert.since <= one.resolved_at
+            for one in self.recent
+        )
+
+    def _reopen(self, alert: Alert) -> bool:
+        """Take up the incident of the same key that was resolved shortly before."""
+        key = incident_key(alert)
+        one = next((one for one in self.recent if one.key == key), None)
+        if one is None or self.now - one.changed_at >= self.grouping.reopen_s:
+            return False
+        self.recent.remove(one)
+        tracked = tuple(old for old in one.alerts if identity(old.alert) != identity(alert))
+        incident = replace(
+            one,
+            state=OPEN,
+            severity=PAGE if PAGE in (one.severity, alert.severity) else one.severity,
+            alerts=(*tracked, self._tracked(alert)),
+            quiet_since=None,
+            resolved_at=None,
+            acknowledged_by="",
+            acknowledged_at=None,
+            closed_by="",
+            changed_at=self.now,
+            flaps=one.flaps + 1,
+            paged_at=None,
+            escalated=0,
+            enriched=False,
+        )
+        self._admit(incident)
+        self._say(incident.id, FIRING, "fires again", f"{alert.name} fires again after it was resolved")
+        return True
+
+    def _admit(self, incident: Incident) -> None:
+        self.open[incident.id] = incident
+        self.home.update((identity(one.alert), incident.id) for one in incident.alerts)
+        place = (incident.environment, incident.service, incident.model)
+        self.of_model.setdefault(place, []).append(incident.id)
+
     def _begin(self, alert: Alert) -> None:
         key = incident_key(alert)
         incident = Incident(
@@ -283,13 +353,13 @@ class _Sorting:
             changed_at=self.now,
             alerts=(self._tracked(alert),),
         )
-        self.open[incident.id] = incident
-        self.home[identity(alert)] = incident.id
-        self.of_model.setdefault((alert.environment, alert.service, alert.model), []).append(incident.id)
+        self._admit(incident)
         self._say(incident.id, FIRING, "opened", f"{alert.name} fires: {alert.cause}")
 
     def _join(self, where: str, alert: Alert) -> None:
         incident = self.open[where]
+        if len(incident.alerts) >= self.grouping.most_alerts:
+            return
         raised = alert.severity == PAGE and incident.severity != PAGE
         self._keep(
             replace(
@@ -353,7 +423,7 @@ def _quieted(incident: Incident, now: float) -> Incident:
 def _resolve(incident: Incident, now: float, grouping: Grouping) -> Change | None:
     if incident.state == RESOLVED or incident.quiet_since is None:
         return None
-    if now - incident.quiet_since < grouping.hold_s:
+    if now - incident.quiet_since < hold_of(incident, grouping):
         return None
     return Change(_closed(incident, now), RESOLVED, (("resolved", "all of it has healed"),))
 

@@ -11,26 +11,40 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
+from mlobs.names import PAGE
 from mlobs.notify import book, outbox
 from mlobs.notify.compose import compose
-from mlobs.notify.incident import Change, Incident, acknowledge, close
-from mlobs.notify.page import FIRING, Page
-from mlobs.notify.routing import route
+from mlobs.notify.incident import OPEN, Change, Grouping, Incident, acknowledge, close, hold_of
+from mlobs.notify.page import FIRING, RESOLVED, UPDATE, Page
+from mlobs.notify.routing import Silence, channels_of, muted, route
 from mlobs.records import TimelineEvent
-from mlobs.settings import Settings
+from mlobs.settings import NotifySettings, Settings
 from mlobs.store import Store
 
 SUSPECT_S = 86400.0
 """A change so long before the trouble is still suspected."""
+MUTED_AGAIN_S = 10.0
+"""An incident that nobody was told of is looked at again so often: its silence may have ended."""
 
 
-def keep(connection: Connection, change: Change, settings: Settings, now: float) -> None:
+def grouping_of(settings: NotifySettings) -> Grouping:
+    return Grouping(together_s=settings.together, hold_s=settings.hold)
+
+
+def keep(connection: Connection, change: Change, settings: Settings, now: float) -> Incident:
     """Write `change` and intend what it makes us say. Call it with the book locked."""
     incident = change.incident
-    book.save(connection, incident)
-    book.note(connection, incident, now, change.events)
     if change.notice is not None:
-        post(connection, incident, change.notice, settings, now)
+        incident = _tell(connection, incident, change.notice, settings, now)
+    elif incident.muted:
+        incident = unmute(connection, incident, settings, now)
+    save(connection, incident, settings, now)
+    book.note(connection, incident, now, change.events)
+    return incident
+
+
+def save(connection: Connection, incident: Incident, settings: Settings, now: float) -> None:
+    book.save(connection, incident, attention_at(incident, settings.notify, now))
 
 
 def post(connection: Connection, incident: Incident, notice: str, settings: Settings, now: float) -> None:
@@ -40,7 +54,7 @@ def post(connection: Connection, incident: Incident, notice: str, settings: Sett
     page = page_of(connection, incident, settings, now)
     told = outbox.told(connection, incident.id)
     if notice == FIRING:
-        routed = route(incident, settings.notify)
+        routed = route(incident, settings.notify, now)
         if not routed.to:
             book.note(connection, incident, now, [("not routed", routed.why)])
         told = tuple(dict.fromkeys((*routed.to, *told)))
@@ -54,6 +68,55 @@ def page_of(connection: Connection, incident: Incident, settings: Settings, now:
         suspected = book.latest_change(connection, incident, SUSPECT_S)
         incident = replace(incident, parts=replace(incident.parts, change=suspected))
     return compose(incident, settings, now)
+
+
+def attention_at(incident: Incident, settings: NotifySettings, now: float) -> float | None:
+    """When the incident must be looked at though nothing is heard of it; None for a resolved one."""
+    if incident.state == RESOLVED:
+        return None
+    due = []
+    if incident.quiet_since is not None:
+        due.append(incident.quiet_since + hold_of(incident, grouping_of(settings)))
+    if incident.muted:
+        due.append(now + MUTED_AGAIN_S)
+    step = next_escalation(incident, settings, now)
+    if step is not None:
+        due.append(step[0])
+    return min(due) if due else None
+
+
+def next_escalation(
+    incident: Incident, settings: NotifySettings, now: float
+) -> tuple[float, tuple[str, ...]] | None:
+    """When the next step is due and which channels it tells; None when none is left, or none is needed."""
+    if incident.state != OPEN or incident.severity != PAGE or incident.paged_at is None or incident.muted:
+        return None
+    steps = route(incident, settings, now).escalate
+    if incident.escalated >= len(steps):
+        return None
+    step = steps[incident.escalated]
+    return incident.paged_at + step.after, channels_of(step.to, settings)
+
+
+def escalate(connection: Connection, incident: Incident, settings: Settings, now: float) -> Incident:
+    """Take the steps of escalation that are due."""
+    while (step := next_escalation(incident, settings.notify, now)) is not None and step[0] <= now:
+        incident = replace(incident, escalated=incident.escalated + 1)
+        if incident.quiet_since is not None:
+            continue  # it has healed: nobody else needs to be woken
+        page = page_of(connection, incident, settings, now)
+        for name in step[1]:
+            outbox.post(connection, incident, name, FIRING, page, now)
+        text = f"nobody acknowledged: {', '.join(step[1])} told"
+        book.note(connection, incident, now, [("escalated", text)])
+    return incident
+
+
+def unmute(connection: Connection, incident: Incident, settings: Settings, now: float) -> Incident:
+    """Tell of a muted incident once its silence has ended and it still fires."""
+    if incident.quiet_since is not None:
+        return incident
+    return _tell(connection, incident, FIRING, settings, now)
 
 
 def acknowledge_by_hand(
@@ -74,6 +137,33 @@ def record_event(store: Store, event: TimelineEvent) -> None:
         book.note_event(connection, event)
 
 
+def silence(store: Store, one: Silence) -> int:
+    """Silence what matches; gives the silence's number."""
+    with store.write() as connection:
+        return book.silence(connection, one)
+
+
+def _tell(
+    connection: Connection, incident: Incident, notice: str, settings: Settings, now: float
+) -> Incident:
+    """Post `notice` unless nobody is to be told now."""
+    if notice in (FIRING, UPDATE):
+        others = book.of_model(connection, incident)
+        silences = book.silences(connection, now)
+        why = muted(incident, settings.notify, silences, others, now)
+        if why:
+            if notice == FIRING and why != incident.muted:
+                book.note(connection, incident, now, [("muted", why)])
+            return replace(incident, muted=why) if notice == FIRING else incident
+        if notice == UPDATE and incident.muted:
+            return incident  # it will be told whole when its silence is looked at next
+    post(connection, incident, notice, settings, now)
+    if notice == FIRING:
+        paged = incident.paged_at if incident.paged_at is not None else now
+        return replace(incident, muted="", paged_at=paged)
+    return incident
+
+
 def _by_hand(
     store: Store, settings: Settings, incident: str, change: Callable[[Incident], Change | None], now: float
 ) -> Incident | None:
@@ -81,7 +171,4 @@ def _by_hand(
         book.lock(connection)
         found = book.load(connection, incident)
         changed = change(found) if found is not None else None
-        if changed is None:
-            return None
-        keep(connection, changed, settings, now)
-        return changed.incident
+        return keep(connection, changed, settings, now) if changed is not None else None

@@ -170,6 +170,31 @@ def record(
     return str(values["state"])
 
 
+def unreached(connection: Connection, now: float, after_s: float) -> list[Row[Any, Any, Any, Any]]:
+    """Firing messages (id, incident, channel, reason) that failed for good, or are unsent after `after_s`,
+    and that the fallback has not heard of."""
+    late = and_(_box.c.state.in_(UNFINISHED), _box.c.created_at <= now - after_s)
+    rows = connection.execute(
+        select(_box.c.id, _box.c.incident, _box.c.channel, _box.c.reason)
+        .where(_box.c.kind == FIRING, _box.c.fallback_at.is_(None), or_(late, _box.c.state == FAILED))
+        .order_by(_box.c.rank, _box.c.id)
+    )
+    return list(rows)
+
+
+def mark_fallen(connection: Connection, message: int, now: float) -> None:
+    connection.execute(update(_box).where(_box.c.id == message).values(fallback_at=now))
+
+
+def due_channels(connection: Connection, now: float) -> set[str]:
+    """Channels with something to send or skip at `now`, whether or not they may send now."""
+    ready = or_(
+        and_(_box.c.state == PENDING, _box.c.due_at <= now),
+        and_(_box.c.state == SENDING, _box.c.lease_until <= now),
+    )
+    return {row.channel for row in connection.execute(select(_box.c.channel).where(ready).distinct())}
+
+
 def skip(connection: Connection, channel: str, now: float) -> int:
     """Take the unsent updates away from a channel that wants none: firing and resolved say it all there."""
     unsent = and_(_box.c.channel == channel, _box.c.kind == UPDATE, _box.c.state == PENDING)

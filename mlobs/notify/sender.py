@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -46,40 +47,47 @@ class Sender:
     paced: bool
     """False on a driven clock, where an hour passes in one tick and a pace per second means nothing."""
 
-    def run(self, channel: Channel, now: float, most: int = 10_000) -> list[Sent]:
-        """Send what is due on `channel` at `now`, most urgent first, until the channel asks to wait."""
+    def run(self, channel: Channel, clock: Callable[[], float], most: int = 10_000) -> list[Sent]:
+        """Send what is due on `channel`, most urgent first, until the channel asks to wait or nothing is
+        left.
+
+        `clock` gives the event time; a send may take seconds of it.
+        """
         done: list[Sent] = []
         rate = channel.rate if self.paced else None
         if not channel.updates:
             with self.store.write() as connection:
-                outbox.skip(connection, channel.name, now)
+                outbox.skip(connection, channel.name, clock())
         while len(done) < most:
             with self.store.write() as connection:
-                claimed = outbox.claim(connection, channel.name, self.owner, now, rate=rate)
+                claimed = outbox.claim(connection, channel.name, self.owner, clock(), rate=rate)
             if claimed is None:
                 break
-            page = decode_page(claimed.page)
-            message = Message(
-                claimed.kind, page, claimed.dedup_key, claimed.id, now, claimed.ref, claimed.uncertain
-            )
-            outcome = attempt(channel, message)
-            with self.store.write() as connection:
-                state = outbox.record(connection, claimed, self.owner, outcome, now, self.rng)
-                self._note(connection, claimed, channel, outcome, state, now)
-            done.append(
-                Sent(
-                    claimed.incident,
-                    channel.name,
-                    claimed.kind,
-                    now,
-                    outcome.sent,
-                    str(outcome.reason),
-                    claimed.attempts + 1,
-                    page,
-                    now - claimed.breach_at,
-                )
-            )
+            done.append(self._send(channel, claimed, clock))
         return done
+
+    def _send(self, channel: Channel, claimed: outbox.Claim, clock: Callable[[], float]) -> Sent:
+        page = decode_page(claimed.page)
+        began = clock()
+        message = Message(
+            claimed.kind, page, claimed.dedup_key, claimed.id, began, claimed.ref, claimed.uncertain
+        )
+        outcome = attempt(channel, message)
+        ended = clock()
+        with self.store.write() as connection:
+            state = outbox.record(connection, claimed, self.owner, outcome, ended, self.rng)
+            self._note(connection, claimed, channel, outcome, state, ended)
+        return Sent(
+            claimed.incident,
+            channel.name,
+            claimed.kind,
+            ended,
+            outcome.sent,
+            str(outcome.reason),
+            claimed.attempts + 1,
+            page,
+            ended - claimed.breach_at,
+        )
 
     def _note(
         self,

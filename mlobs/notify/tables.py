@@ -35,8 +35,11 @@ incidents = Table(
     Column("changed_at", Float, nullable=False),
     Column("resolved_at", Float),
     Column("enriched", Boolean, nullable=False),
+    Column("attention_at", Float),
     Column("document", Text, nullable=False),
     Index("notify_incidents_state", "state", "opened_at"),
+    Index("notify_incidents_changed", "state", "changed_at"),
+    Index("notify_incidents_attention", "attention_at"),
 )
 
 timeline = Table(
@@ -74,6 +77,8 @@ outbox = Table(
     Column("lease_until", Float),
     Column("reason", String),
     Column("done_at", Float),
+    Column("fallback_at", Float),
+    Index("notify_outbox_state", "state", "kind", "fallback_at"),
     Index("notify_outbox_due", "channel", "state", "rank", "id"),
     Index("notify_outbox_incident", "incident", "channel", "id"),
 )
@@ -98,6 +103,17 @@ channels = Table(
     Column("failing_since", Float),
     Column("last_success", Float),
     Column("reason", String),
+)
+
+silences = Table(
+    "notify_silences",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("match", Text, nullable=False),
+    Column("start", Float, nullable=False),
+    Column("end", Float, nullable=False),
+    Column("by", String, nullable=False),
+    Column("comment", Text, nullable=False),
 )
 
 locks = Table("notify_locks", metadata, Column("name", String, primary_key=True))

@@ -11,7 +11,8 @@ from pathlib import Path
 from mlobs.notify.channels.base import Message
 from mlobs.notify.desk import Desk
 from mlobs.notify.enrich import Enricher
-from mlobs.notify.incident import Grouping
+from mlobs.notify.incident import Grouping, Incident, absorb
+from mlobs.notify.page import PageParts
 from mlobs.notify.retry import Outcome, sent
 from mlobs.notify.tables import SCHEMA
 from mlobs.records import Alert
@@ -76,7 +77,7 @@ def make_desk(
     settings: Settings | None = None,
     enrichers: Sequence[Enricher] = (),
     seed: int = 7,
-    grouping: Grouping | None = None,
+    inline: bool = True,
 ) -> Desk:
     told = channels or (Told(),)
     return Desk(
@@ -85,7 +86,7 @@ def make_desk(
         {one.name: one for one in told},
         enrichers,
         rng=random.Random(seed),
-        grouping=grouping,
+        inline=inline,
     )
 
 
@@ -113,3 +114,9 @@ def an_alert(cause: str = "latency", at: float = T0, **more: object) -> Alert:
 
 def ceased(alert: Alert, at: float) -> Alert:
     return replace(alert, firing=False, since=at, at=at)
+
+
+def an_incident(*alerts: Alert, parts: PageParts | None = None) -> Incident:
+    """The one incident that these alerts make."""
+    (change,) = absorb([], alerts or [an_alert()], T0, Grouping())
+    return replace(change.incident, parts=parts or PageParts())

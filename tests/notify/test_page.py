@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ from mlobs.notify.channels.base import Message
 from mlobs.notify.channels.console import ConsoleChannel
 from mlobs.notify.compose import compose, trial_page
 from mlobs.notify.drawing import MOST_LINES, WIDTH, plain
-from mlobs.notify.incident import Grouping, Incident, absorb, incident_key
+from mlobs.notify.incident import Grouping, absorb, incident_key
 from mlobs.notify.page import (
     ChangeFinding,
     FeatureFinding,
@@ -23,15 +23,7 @@ from mlobs.notify.page import (
     encode,
 )
 from mlobs.notify.text import clean
-from tests.notify.desks import T0, an_alert, make_settings, with_objective
-
-
-def an_incident(*alerts: Any, parts: PageParts | None = None) -> Incident:
-    from dataclasses import replace
-
-    (change,) = absorb([], alerts or [an_alert()], T0, Grouping())
-    return replace(change.incident, parts=parts or PageParts())
-
+from tests.notify.desks import T0, an_alert, an_incident, make_settings, with_objective
 
 FULL = PageParts(
     features=(
@@ -141,8 +133,6 @@ _alerts = st.lists(
 def test_whatever_comes_in_a_page_is_at_most_40_printable_lines_and_strict_json(alerts, parts):
     changes = absorb([], alerts, T0, Grouping())
     for change in changes:
-        from dataclasses import replace
-
         page = compose(replace(change.incident, parts=parts), make_settings(), T0)
         lines = plain(page)
         assert len(lines) <= MOST_LINES

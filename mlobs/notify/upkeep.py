@@ -1,0 +1,62 @@
+"""What comes due without any alert: quiet incidents resolve, silences end, escalation, the fallback
+channel.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from mlobs.notify import book, outbox
+from mlobs.notify.incident import Incident, settle
+from mlobs.notify.keeping import escalate, grouping_of, keep, page_of, save, unmute
+from mlobs.notify.page import FIRING, RESOLVED
+from mlobs.notify.routing import channels_of
+from mlobs.settings import Settings
+from mlobs.store import Store
+
+
+def look_after(store: Store, settings: Settings, now: float) -> None:
+    """One round. Costs one query while nothing is due."""
+    with store.read() as connection:
+        due = bool(book.load_due(connection, now))
+        late = settings.notify.fallback is not None and bool(
+            outbox.unreached(connection, now, settings.notify.fallback_after)
+        )
+    if due:
+        with store.write() as connection:
+            book.lock(connection)
+            for incident in book.load_due(connection, now):
+                _attend(connection, incident, settings, now)
+    if late:
+        with store.write() as connection:
+            book.lock(connection)
+            _fall_back(connection, settings, now)
+
+
+def _attend(connection: Connection, incident: Incident, settings: Settings, now: float) -> None:
+    resolved = settle([incident], now, grouping_of(settings.notify))
+    if resolved:
+        keep(connection, resolved[0], settings, now)
+        return
+    if incident.muted:
+        incident = unmute(connection, incident, settings, now)
+    incident = escalate(connection, incident, settings, now)
+    save(connection, incident, settings, now)
+
+
+def _fall_back(connection: Connection, settings: Settings, now: float) -> None:
+    """Tell the fallback of what another channel could not deliver in time or at all."""
+    fallback = channels_of((settings.notify.fallback or "",), settings.notify)
+    for row in outbox.unreached(connection, now, settings.notify.fallback_after):
+        outbox.mark_fallen(connection, row.id, now)
+        incident = book.load(connection, row.incident)
+        if incident is None or incident.state == RESOLVED:
+            continue
+        told = outbox.told(connection, incident.id)
+        new = [name for name in fallback if name not in told]
+        page = page_of(connection, incident, settings, now)
+        for name in new:
+            outbox.post(connection, incident, name, FIRING, page, now)
+        if new:
+            why = f"{row.channel} did not take it ({row.reason or 'no answer'}): {', '.join(new)} told"
+            book.note(connection, incident, now, [("fallback", why)])
