@@ -26,7 +26,7 @@ async def main():
             assert answer.status_code == 200, answer.text
         text = (await client.get("/metrics/")).text
     assert 'mlobs_request_duration_seconds_count{' in text
-    assert 'outcome="ok"} 200' in text, text
+    assert 'outcome="ok",service="fraud-api"} 200.0' in text, text
     assert mlobs.flush(5) is True
 
 asyncio.run(main())

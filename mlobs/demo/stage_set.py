@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -40,6 +41,8 @@ def lay_out(
     (folder / "weather.json").write_text(json.dumps(weather_by_hour(live)))
     (folder / "plan.json").write_text(json.dumps({"days": plan.days, "faults": bool(plan.faults)}))
     (folder / "mask.yaml").write_text((HERE / "mask.yaml").read_text())
+    (folder / "mask.key").touch(mode=0o600)
+    (folder / "mask.key").write_text(secrets.token_hex(32))
     values = {name: str(port) for name, port in ports.items()} | {"channels": ", ".join(channels)}
     text = Template((HERE / "mlobs.yaml").read_text()).substitute(values)
     if not channels:
