@@ -35,23 +35,53 @@ def rules(
     file: File,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to write.")],
 ) -> None:
-    """Write recording and alerting rules for Prometheus, and the same as a PrometheusRule object.
+    """Write rules for Prometheus, promtool's tests of them, and the same rules as a PrometheusRule object.
 
     Exit 0; 2 where an objective is refused.
 
     Example: mlobs slo rules slo.yaml -o rules
     """
     from mlobs.slo.rules import kubernetes_document, rules_document
+    from mlobs.slo.ruletests import tests_document
     from mlobs.slo.write import to_yaml
 
     settings = _load(file)
     _refuse(settings, file)
     name = f"{settings.service}.rules.yaml"
     _write(output / name, to_yaml(rules_document(settings)))
+    _write(output / f"{settings.service}.rules.test.yaml", to_yaml(tests_document(settings, name)))
     _write(
         output / "kubernetes" / f"{settings.service}.prometheusrule.yaml",
         to_yaml(kubernetes_document(settings)),
     )
+
+
+@app.command()
+def test(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What `mlobs slo rules` wrote.")],
+) -> None:
+    """Run the tests of the written rules by the promtool in PATH.
+
+    Exit 0; 1 where a test fails; 3 where there is no promtool or no test.
+
+    Example: mlobs slo test rules
+    """
+    import shutil
+    import subprocess
+
+    tool, files = shutil.which("promtool"), sorted(directory.glob("*.rules.test.yaml"))
+    if tool is None:
+        raise UnavailableError(
+            Problem("promtool", "the program in PATH", "none", "install Prometheus, which brings it")
+        )
+    if not files:
+        raise UnavailableError(
+            Problem(
+                str(directory), "*.rules.test.yaml", "none", "run `mlobs slo rules slo.yaml -o DIR` first"
+            )
+        )
+    done = subprocess.run([tool, "test", "rules", *map(str, files)], check=False)  # noqa: S603 - our own files
+    raise typer.Exit(EXIT_FINDING if done.returncode else EXIT_FINE)
 
 
 @app.command()

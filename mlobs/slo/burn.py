@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlobs import names
-from mlobs.slo.policy import Gates, Tier
+from mlobs.slo.policy import HOUR, Gates, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ def absolute_burns(counts: Mapping[float, Count], gates: Gates, budget: float) -
     The last events, ten or more of them, all bad; or half of at least ten in the longest window, five of
     them bad. Bursts shorter than the shortest window are the tiers' business.
     """
+    if counts[HOUR].total > gates.quiet_events:
+        return None
     for length in gates.absolute_windows:
         count = counts[length]
         if count.total >= gates.absolute_events and count.bad >= count.total * (1 - 1e-9):

@@ -48,6 +48,8 @@ class Gates:
     absolute_events: float = 10
     """The absolute rule looks at so many last events, for services too quiet for a burn rate."""
     absolute_bad: float = 5
+    quiet_events: float = 100
+    """A service with more events in the last hour is judged by its burn rate alone."""
     absolute_windows: tuple[float, ...] = (300.0, 1800.0, HOUR, 2 * HOUR, 6 * HOUR)
     absent_after: float = ABSENT_AFTER
 

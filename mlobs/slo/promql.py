@@ -3,6 +3,7 @@ by."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -14,6 +15,8 @@ from mlobs.slo.sli import Indicator, Term
 EVENTS = "mlobs:slo_events:increase{window}"
 """Recorded counts of an objective's events in a window; `events` is `total` and one of `bad` and `good`."""
 BAD = "mlobs:slo_bad:increase{window}"
+REQUESTS = "mlobs:slo_requests:increase{window}"
+"""Recorded requests of a sliced objective, below its slices."""
 SLICE = "mlobs:slo_slice:bad"
 """1 for a bad slice, 0 for a good one, nothing for an empty one."""
 RATIO = "slo:sli_error:ratio_rate{window}"
@@ -65,38 +68,46 @@ def events(indicator: Indicator, length: float) -> str:
     return f"{_named(bad, 'bad')}\nor\n{_named(total, 'total')}"
 
 
-def slice_events(identity: str, indicator: Indicator, length: float) -> str:
-    """The same two series for slices that `slice_bad` has recorded; idle is zero, and not absent."""
-    recorded = f"{SLICE}{{{identity}}}[{window(length)}]"
-    here = present(indicator.total)
-    bad = f"sum(sum_over_time({recorded})) or {here}"
-    total = f"sum(count_over_time({recorded})) or {here}"
-    return f"{_named(bad, 'bad')}\nor\n{_named(total, 'total')}"
+def slice_requests(indicator: Indicator, length: float) -> str:
+    """Requests of a sliced objective in a window: all of them, and the fast ones."""
+    return events(dataclasses.replace(indicator, sliced=False), length)
+
+
+def slice_events(length: float) -> str:
+    """The same two series, of the slices that have been judged, for every sliced objective at once."""
+    recorded = f"{SLICE}[{window(length)}]"
+    bad = _named(f"sum_over_time({recorded})", "bad")
+    total = _named(f"count_over_time({recorded})", "total")
+    # Idle is zero, and not absent.
+    idle = f'0 * {REQUESTS.format(window="1m")}{{events="total"}}'
+    return f"{bad}\nor\n{total}\nor\n{_named(idle, 'bad')}\nor\n{_named(idle, 'total')}"
 
 
 def _named(expression: str, value: str) -> str:
     return f'label_replace({expression}, "events", "{value}", "", "")'
 
 
-def slice_bad(indicator: Indicator, length: float) -> str:
+def slice_bad(length: float, selector: str) -> str:
     """1 if the slice that ends now is bad, 0 if it is good, nothing if it is empty (timeslice.py says the
     rule)."""
-    share = timeslice.SLOW_SHARE
-    lengths = [count * length for count in timeslice.growth(length)]
-    own_total, own_slow = increases(indicator.total, length), f"({increases(indicator.bad, length)})"
-    tests = []
-    for number, span in enumerate(lengths):
-        total, slow = increases(indicator.total, span), f"({increases(indicator.bad, span)})"
-        enough = "" if number == len(lengths) - 1 else f" and {total} >= {timeslice.ENOUGH}"
-        tests.append(f"({_refuted(slow, total)}{enough})")
+    spans = [count * length for count in timeslice.growth(length)]
+    totals = [f"sum without (events) ({_requests(span, selector, 'total')})" for span in spans]
+    slows = [
+        f"({total} - sum without (events) ({_requests(span, selector, 'good')}))"
+        for span, total in zip(spans, totals, strict=True)
+    ]
     # The shortest span that holds enough decides: a longer one speaks only where the shorter ones are too
     # thin.
-    evidence = tests[-1]
-    for number in range(len(lengths) - 2, -1, -1):
-        thin = increases(indicator.total, lengths[number])
-        evidence = f"({tests[number]}\nor\n({evidence} and {thin} < {timeslice.ENOUGH}))"
-    bad = f"({own_slow} > {share} * {own_total})\nand\n{evidence}"
-    return f"(({bad}) * 0 + 1)\nor\n(({own_total} > 0) * 0)"
+    evidence = f"({_refuted(slows[-1], totals[-1])})"
+    for slow, total in zip(slows[-2::-1], totals[-2::-1], strict=True):
+        enough = f"{total} >= {timeslice.ENOUGH}"
+        evidence = f"(({_refuted(slow, total)} and {enough})\nor\n({evidence} unless {enough}))"
+    bad = f"({slows[0]} > {timeslice.SLOW_SHARE} * {totals[0]})\nand\n{evidence}"
+    return f"(({bad}) * 0 + 1)\nor\n(({totals[0]} > 0) * 0)"
+
+
+def _requests(length: float, selector: str, which: str) -> str:
+    return f'{REQUESTS.format(window=window(length))}{{{selector},events="{which}"}}'
 
 
 def _refuted(slow: str, total: str) -> str:
@@ -175,7 +186,8 @@ def absolute(gates: Gates, selector: str) -> str:
     bad, total = f"{BAD.format(window=window(longest))}{outer}", _total(longest, selector)
     half = f"{bad} >= 0.5 * {total} and {bad} > slo:error_budget:ratio{outer} * {total}"
     cases.append(f"({bad} >= {gates.absolute_bad:g} and {half} and {total} > {few:g})")
-    return "\nor\n".join(cases)
+    quiet = f"{_total(3600.0, selector)} <= {gates.quiet_events:g}"
+    return "(" + "\nor\n".join(cases) + f")\nand {quiet}"
 
 
 def _total(length: float, selector: str) -> str:

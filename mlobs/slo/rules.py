@@ -12,7 +12,7 @@ from typing import Any
 
 from mlobs import names
 from mlobs.settings import Settings
-from mlobs.slo import promql
+from mlobs.slo import promql, timeslice
 from mlobs.slo.evaluate import Plan, plan
 from mlobs.slo.policy import ABSENT_AFTER, Gates, Tier, window_lengths
 from mlobs.slo.sli import quoted
@@ -40,9 +40,10 @@ def rule_groups(settings: Settings) -> list[dict[str, Any]]:
     labels = {each.name: _labels(each, settings, tables) for each in plans}
     groups = []
     slices = [
-        _record(promql.SLICE, promql.slice_bad(each.indicator, settings.slo.slice), labels[each.name])
+        rule
         for each in plans
         if each.indicator.sliced
+        for rule in _slices(each, settings.slo.slice, labels[each.name])
     ]
     if slices:
         groups.append({"name": f"mlobs-{settings.service}-slices", "interval": "1m", "rules": slices})
@@ -95,17 +96,28 @@ def _labels(each: Plan, settings: Settings, tables: Sequence[Table]) -> dict[str
     return {label: value for label, value in labels.items() if value}
 
 
-def _counts(each: Plan, labels: dict[str, str]) -> list[dict[str, Any]]:
-    """Seven rules: the events of five windows, the objective and its budget."""
-    identity = f"sloth_id={quoted(labels['sloth_id'])}"
-    rules = []
-    for length in _base_windows(each):
-        expression = (
-            promql.slice_events(identity, each.indicator, length)
-            if each.indicator.sliced
-            else promql.events(each.indicator, length)
+def _slices(each: Plan, length: float, labels: dict[str, str]) -> list[dict[str, Any]]:
+    """The requests of a slice and of the spans that it may grow to, and whether it is bad."""
+    selector = f"sloth_id={quoted(labels['sloth_id'])}"
+    spans = sorted({*(count * length for count in timeslice.growth(length)), 60.0})
+    counted = [
+        _record(
+            promql.REQUESTS.format(window=promql.window(span)),
+            promql.slice_requests(each.indicator, span),
+            labels,
         )
-        rules.append(_record(promql.EVENTS.format(window=promql.window(length)), expression, labels))
+        for span in spans
+    ]
+    return [*counted, _record(promql.SLICE, promql.slice_bad(length, selector), labels)]
+
+
+def _counts(each: Plan, labels: dict[str, str]) -> list[dict[str, Any]]:
+    """The events of five windows (a sliced objective's are counted for all at once), and what was
+    promised."""
+    rules = []
+    for length in _base_windows(each) if not each.indicator.sliced else ():
+        name = promql.EVENTS.format(window=promql.window(length))
+        rules.append(_record(name, promql.events(each.indicator, length), labels))
     objective = each.objective.objective
     rules.append(_record(names.RULE_OBJECTIVE, f"vector({objective})", labels))
     rules.append(_record(names.RULE_ERROR_BUDGET, f"vector({1 - objective})", labels))
@@ -125,6 +137,10 @@ def _shared(plans: Sequence[Plan]) -> list[dict[str, Any]]:
     )
     periods = sorted({each.period for each in plans} - set(longs))
     rules = [
+        _record(promql.EVENTS.format(window=promql.window(length)), promql.slice_events(length), {})
+        for length in sorted({w for each in plans if each.indicator.sliced for w in _base_windows(each)})
+    ]
+    rules += [
         _record(promql.EVENTS.format(window=promql.window(length)), promql.long_events(length), {})
         for length in [*longs, *periods]
     ]

@@ -1,0 +1,96 @@
+"""The written rules in the real promtool: the generated tests pass, and the reference values hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from mlobs.settings import Settings
+from mlobs.slo import ruletests
+from mlobs.slo.evaluate import plan
+from mlobs.slo.policy import WORKBOOK
+from mlobs.slo.rules import rules_document
+from mlobs.slo.ruletests import SCRAPE, _expect, _series
+from mlobs.slo.write import to_yaml
+from tests.slo.reference import CASES, STEP, Case
+from tests.slo.world import objective, settings
+
+
+def prove(promtool, folder: Path, config: Settings, tests: dict) -> None:  # type: ignore[type-arg]
+    (folder / "slo.rules.yaml").write_text(to_yaml(rules_document(config)))
+    (folder / "slo.test.yaml").write_text(to_yaml(tests))
+    done = promtool("test", "rules", str(folder / "slo.test.yaml"))
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+
+def test_the_generated_tests_of_an_availability_objective_pass(promtool, tmp_path) -> None:
+    config = settings(objective("up", "availability"))
+    prove(promtool, tmp_path, config, ruletests.tests_document(config, "slo.rules.yaml"))
+
+
+@pytest.mark.nightly
+def test_the_generated_tests_of_every_kind_pass(promtool, tmp_path) -> None:
+    config = settings(
+        objective("up", "availability"),
+        objective("fast", "latency", "0.99"),
+        objective("p99", "p99", "0.99"),
+        objective("rows", "data_quality", "0.99"),
+        objective("drift", "drift", "0.95", severity="page"),
+    )
+    prove(promtool, tmp_path, config, ruletests.tests_document(config, "slo.rules.yaml"))
+
+
+def step_changes(cases: list[tuple[Case, int]], mature: int, length: int) -> tuple[Settings, dict]:  # type: ignore[type-arg]
+    """An objective for each case and tier; silent one step before the stated moment, firing one after it."""
+    objectives, series, checks = [], {}, []
+    for case, tier in cases:
+        model = f"{case.kind}-{case.share}"
+        window = dataclasses.replace(WORKBOOK[tier], severity="page")
+        each = dataclasses.replace(
+            objective(f"{model}-{tier}", case.kind, case.objective, severity="page"),
+            model=model, windows=(window,),
+        )  # fmt: skip
+        objectives.append(each)
+    config = settings(*objectives)
+    for (case, tier), each in zip(cases, objectives, strict=True):
+        planned = plan(each, config)
+        phases = [(mature, 0.0), (length, case.share)]
+        series |= {found["series"]: found for found in _series(planned, phases)}
+        expected = case.fast if tier == 0 else case.slow
+        if expected is None:
+            checks.append(_expect(planned, "page", mature + length - 60, firing=False))
+        else:
+            checks.append(_expect(planned, "page", int(mature + expected - 2 * STEP), firing=False))
+            checks.append(_expect(planned, "page", int(mature + expected + STEP), firing=True))
+    test = {
+        "interval": f"{SCRAPE}s",
+        "input_series": list(series.values()),
+        "promql_expr_test": checks,
+    }
+    document = {"rule_files": ["slo.rules.yaml"], "evaluation_interval": f"{STEP}s", "tests": [test]}
+    return config, document
+
+
+def test_the_quick_reference_values_hold_in_promtool(promtool, tmp_path) -> None:
+    cases = [
+        (case, 0)
+        for case in CASES
+        if case.kind in ("availability", "latency") and case.fast is not None and case.fast <= 600
+    ]
+    config, document = step_changes(cases, 4500, 900)
+    prove(promtool, tmp_path, config, document)
+
+
+@pytest.mark.nightly
+def test_every_fast_reference_value_holds_in_promtool(promtool, tmp_path) -> None:
+    config, document = step_changes([(case, 0) for case in CASES], 4500, 4500)
+    prove(promtool, tmp_path, config, document)
+
+
+@pytest.mark.nightly
+def test_every_slow_reference_value_holds_in_promtool(promtool, tmp_path) -> None:
+    cases = [(case, 1) for case in CASES if case.slow is not None]
+    config, document = step_changes(cases, 6 * 3600 + 900, 18_700)
+    prove(promtool, tmp_path, config, document)
