@@ -65,6 +65,14 @@ class Book:
         else:
             before.up, before.error = False, error
 
+    def count(self, account: int, bad: bool, now: float) -> None:
+        """One more event that was looked at and not scraped."""
+        self._grow(account + 1)
+        self.totals[account] += (float(bad), 1.0)
+        if np.isnan(self.born[account]):
+            self.born[account] = now
+        self.seen[account] = now
+
     def retire(self, listed: Set[str], now: float) -> None:
         """Targets that are not listed any more are down, and after a day forgotten: until then they may
         return."""

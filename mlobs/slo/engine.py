@@ -109,6 +109,7 @@ class SloEngine:
     def _scrape(self, now: float) -> None:
         if self._book.began is None:
             self._book.began = now
+        levels: dict[int, list[float]] = {}
         urls = self._scraper.urls()
         for url, body in self._scraper.fetch_all(urls) if urls else ():
             try:
@@ -119,12 +120,25 @@ class SloEngine:
                 self._book.miss(url, f"{type(problem).__name__}: {problem}"[:300], now)
             else:
                 self._book.take(url, raw, now)
+                _join(levels, raw)
         for source, reason in self._scraper.problems.items():
             self._book.miss(source, reason, now)
         if self._registry is not None:
-            self._book.take(SELF, self._router.read(_own(self._registry)), now)
+            own = self._router.read(_own(self._registry))
+            self._book.take(SELF, own, now)
+            _join(levels, own)
+        self._check(levels, now)
         self._book.retire({*urls, *self._scraper.problems, SELF}, now)
         self._scraped = now
+
+    def _check(self, levels: Mapping[int, Sequence[float]], now: float) -> None:
+        """Each look at a gauge is an event: bad if the worst of its series is."""
+        for each in self._plans:
+            account = self._accounts.id(each.name, EVENTS)
+            gauge = each.indicator.gauge
+            if gauge is not None and levels.get(account):
+                bad = any(gauge.bad(value, now) for value in levels[account])
+                self._book.count(account, bad, now)
 
     def _read(self, body: bytes | str) -> Raw:
         text = body if isinstance(body, str) else body.decode("utf-8", "replace")
@@ -277,6 +291,11 @@ class SloEngine:
         self._pointed = now
         body = {s.name: s.remaining for s in self.statuses if s.remaining is not None}
         upsert(connection, schema.point, [{"at": now, "body": json.dumps(body)}], ["at"])
+
+
+def _join(levels: dict[int, list[float]], raw: Raw) -> None:
+    for account, values in raw.levels.items():
+        levels.setdefault(account, []).extend(values)
 
 
 def _run_start(bad: Sequence[float], length: float) -> float | None:

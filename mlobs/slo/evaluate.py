@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
 from mlobs import names
 from mlobs.durations import format_duration, speak_duration
+from mlobs.errors import ConfigError, Problem
 from mlobs.objectives import error_budget, show_objective
 from mlobs.records import Alert
 from mlobs.settings import ObjectiveSettings, Settings
@@ -61,9 +63,25 @@ def plan(objective: ObjectiveSettings, settings: Settings) -> Plan:
     # What comes by drift window is not missing before a few windows have passed.
     slow = objective.sli.kind in ("drift", "data_quality")
     gates = Gates(absent_after=max(ABSENT_AFTER, 3 * settings.drift.window if slow else 0.0))
+    try:
+        counted = indicator(objective)
+    except (ValueError, re.error) as problem:
+        raise ConfigError(
+            Problem(f"objective {objective.name!r}: sli", "an indicator that can be read", str(problem),
+                    "see docs/slo.md for every kind")
+        ) from None  # fmt: skip
+    if counted.queries is not None and settings.slo.evaluator == "embedded":
+        raise ConfigError(
+            Problem(
+                f"objective {objective.name!r}: sli",
+                "selectors, which the embedded evaluator can match",
+                "PromQL with $window",
+                'write `evaluator: prometheus`, or selectors like metric{label="value"}',
+            )
+        )
     return Plan(
         objective,
-        indicator(objective),
+        counted,
         tiers(objective, settings.slo),
         gates,
         period_length(objective),
@@ -182,10 +200,14 @@ def _absent_alert(plan: Plan, seen: Observed, account: budgets.Budget, settings:
         service=settings.service, model=objective.model, environment=settings.environment, kind="absent",
         slo=objective.name, budget_remaining=account.remaining,
         summary=(
-            f"{objective.name}: no target has shown {plan.indicator.total[0].selector.metric} "
+            f"{objective.name}: no target has shown {_metric(plan.indicator)} "
             f"for {speak_duration(seen.now - seen.absent_since)}"
         ),
     )  # fmt: skip
+
+
+def _metric(indicator: Indicator) -> str:
+    return indicator.selectors[0].metric if indicator.selectors else "its query"
 
 
 def _reason(

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from mlobs import names
 from mlobs.slo import exposition
-from mlobs.slo.sli import Indicator, Term
+from mlobs.slo.sli import Gauge, Indicator, Term
 
 Vector = NDArray[np.float64]
 """Shape (accounts, 2): bad and total."""
 
 BAD, TOTAL = 0, 1
+LEVEL = 2
+"""Column of a route whose series is a gauge: no count."""
 EVENTS = ""
 RAW = "raw"
 """Part that holds a sliced objective's requests; its events are the slices."""
@@ -38,6 +40,8 @@ class Raw:
     started: float | None
     breaches: tuple[Mapping[str, str], ...] = ()
     """Labels of every `mlobs_drift_breach` that stands at 1 or more."""
+    levels: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    """By account the values of its gauge."""
     refused: int = 0
     """Samples that were no count: NaN, infinite or negative."""
 
@@ -52,11 +56,14 @@ class Router:
     _routes: dict[str, tuple[Route, ...]] = field(default_factory=dict)
     _breaches: dict[str, Mapping[str, str]] = field(default_factory=dict)
     _wanted: dict[str, list[tuple[str, str, int, Term]]] = field(default_factory=dict)
+    _gauges: dict[str, list[tuple[str, Gauge]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, indicator in self.indicators.items():
             events = RAW if indicator.sliced else EVENTS
             self.accounts.id(name, EVENTS)
+            if indicator.gauge is not None:
+                self._gauges.setdefault(indicator.gauge.selector.metric, []).append((name, indicator.gauge))
             for part, column, terms in (
                 (events, BAD, indicator.bad),
                 (events, TOTAL, indicator.total),
@@ -69,6 +76,7 @@ class Router:
     def read(self, samples: Iterable[tuple[str, float]]) -> Raw:
         """One target's samples, by series as written."""
         counts: dict[tuple[int, int], float] = {}
+        levels: dict[int, list[float]] = {}
         started, refused = None, 0
         breaches: list[Mapping[str, str]] = []
         routes = self._routes
@@ -82,17 +90,21 @@ class Router:
                 elif number >= 1 and key in self._breaches:
                     breaches.append(self._breaches[key])
                 continue
-            if not math.isfinite(number) or number < 0:
+            if not math.isfinite(number) or (number < 0 and found[0][1] != LEVEL):
                 refused += 1
                 continue
             for account, column, sign in found:
+                if column == LEVEL:
+                    levels.setdefault(account, []).append(number)
+                    continue
                 counts[account, column] = counts.get((account, column), 0.0) + sign * number
         vector = np.zeros((len(self.accounts), 2))
         seen = np.zeros(len(self.accounts), dtype=np.bool_)
         for (account, column), number in counts.items():
             vector[account, column] = number
             seen[account] = True
-        return Raw(vector, seen, started, tuple(breaches), refused)
+        kept = {account: tuple(values) for account, values in levels.items()}
+        return Raw(vector, seen, started, tuple(breaches), kept, refused)
 
     def _learn(self, key: str) -> tuple[Route, ...]:
         if len(self._routes) > _CACHED_SERIES:  # a target that never repeats its series must not fill memory
@@ -101,7 +113,7 @@ class Router:
         cut = key.find("{")
         name = (key if cut < 0 else key[:cut]).rstrip()
         found: tuple[Route, ...] = ()
-        if name in self._wanted or name == names.DRIFT_BREACH:
+        if name in self._wanted or name in self._gauges or name == names.DRIFT_BREACH:
             _, labels = exposition.series(key)
             if name == names.DRIFT_BREACH:
                 self._breaches[key] = labels
@@ -111,9 +123,12 @@ class Router:
         return found
 
     def _routes_of(self, name: str, labels: Mapping[str, str]) -> Iterable[Route]:
-        for slo, part, column, term in self._wanted[name]:
+        for slo, part, column, term in self._wanted.get(name, ()):
             if term.selector.matches(labels):
                 yield self.accounts.id(slo, part), column, float(term.sign)
+        for slo, gauge in self._gauges.get(name, ()):
+            if gauge.selector.matches(labels):
+                yield self.accounts.id(slo, EVENTS), LEVEL, 1.0
 
 
 class Accounts:

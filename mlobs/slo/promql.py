@@ -10,7 +10,7 @@ from decimal import Decimal
 from mlobs.durations import format_duration
 from mlobs.slo import timeslice
 from mlobs.slo.policy import Gates, Tier
-from mlobs.slo.sli import Indicator, Term
+from mlobs.slo.sli import Gauge, Indicator, Term
 
 EVENTS = "mlobs:slo_events:increase{window}"
 """Recorded counts of an objective's events in a window; `events` is `total` and one of `bad` and `good`."""
@@ -57,10 +57,13 @@ def _signed(parts: Sequence[str], terms: Sequence[Term]) -> str:
 
 def events(indicator: Indicator, length: float) -> str:
     """Two series, told apart by `events`: all events of the window, and the bad or the good ones of them."""
-    if indicator.sliced:
-        raise ValueError("a sliced indicator counts its slices: see slice_events")
+    if indicator.queries is not None:
+        which, part, whole = (text.replace("$window", window(length)) for text in indicator.queries)
+        return f"{_named(f'sum({part})', which)}\nor\n{_named(f'sum({whole})', 'total')}"
+    if indicator.sliced or indicator.gauge is not None:
+        raise ValueError("slices and checks are counted for all objectives at once: see slice_events")
     total = increases(indicator.total, length)
-    if len(indicator.bad) == 2 and indicator.bad[0] == indicator.total[0]:
+    if len(indicator.bad) == 2:
         fast = indicator.bad[1].selector.promql(f"[{window(length)}]")
         return f"{_named(f'sum(increase({fast}))', 'good')}\nor\n{_named(total, 'total')}"
     # An error series that nobody initialised is born with its first error: until then none is zero.
@@ -78,13 +81,19 @@ def slice_events(length: float) -> str:
     recorded = f"{SLICE}[{window(length)}]"
     bad = _named(f"sum_over_time({recorded})", "bad")
     total = _named(f"count_over_time({recorded})", "total")
-    # Idle is zero, and not absent.
+    # Idle is zero, and not absent; checks are never idle.
     idle = f'0 * {REQUESTS.format(window="1m")}{{events="total"}}'
     return f"{bad}\nor\n{total}\nor\n{_named(idle, 'bad')}\nor\n{_named(idle, 'total')}"
 
 
 def _named(expression: str, value: str) -> str:
     return f'label_replace({expression}, "events", "{value}", "", "")'
+
+
+def check_bad(gauge: Gauge) -> str:
+    """1 if the worst of the gauge's series is beyond its bound, else 0; nothing if there is none."""
+    level = gauge.selector.promql()
+    return f"max({f'(time() - {level})' if gauge.timestamp else level} {gauge.op} bool {gauge.bound:g})"
 
 
 def slice_bad(length: float, selector: str) -> str:

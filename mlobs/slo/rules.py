@@ -115,7 +115,9 @@ def _counts(each: Plan, labels: dict[str, str]) -> list[dict[str, Any]]:
     """The events of five windows (a sliced objective's are counted for all at once), and what was
     promised."""
     rules = []
-    for length in _base_windows(each) if not each.indicator.sliced else ():
+    if each.indicator.gauge is not None:
+        rules.append(_record(promql.SLICE, promql.check_bad(each.indicator.gauge), labels))
+    for length in _base_windows(each) if not _looked_at(each) else ():
         name = promql.EVENTS.format(window=promql.window(length))
         rules.append(_record(name, promql.events(each.indicator, length), labels))
     objective = each.objective.objective
@@ -123,6 +125,11 @@ def _counts(each: Plan, labels: dict[str, str]) -> list[dict[str, Any]]:
     rules.append(_record(names.RULE_ERROR_BUDGET, f"vector({1 - objective})", labels))
     rules.append(_record("slo:time_period:days", f"vector({each.period / 86400:g})", labels))
     return rules
+
+
+def _looked_at(each: Plan) -> bool:
+    """Its events are slices or checks: recorded one by one and counted for all objectives at once."""
+    return each.indicator.sliced or each.indicator.gauge is not None
 
 
 def _base_windows(each: Plan) -> list[float]:
@@ -138,7 +145,7 @@ def _shared(plans: Sequence[Plan]) -> list[dict[str, Any]]:
     periods = sorted({each.period for each in plans} - set(longs))
     rules = [
         _record(promql.EVENTS.format(window=promql.window(length)), promql.slice_events(length), {})
-        for length in sorted({w for each in plans if each.indicator.sliced for w in _base_windows(each)})
+        for length in sorted({w for each in plans if _looked_at(each) for w in _base_windows(each)})
     ]
     rules += [
         _record(promql.EVENTS.format(window=promql.window(length)), promql.long_events(length), {})

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from mlobs import names
-from mlobs.settings import ObjectiveSettings
+from mlobs.settings import ObjectiveSettings, SliSettings
+
+WINDOW = "$window"
+"""Stands for the window in a user's own PromQL."""
+
+_ONE = r"""\s*([a-zA-Z_]\w*)\s*(=~|!~|!=|=)\s*"((?:[^"\\]|\\.)*)"\s*,?"""
+_MATCHER = re.compile(_ONE)
+_SELECTOR = re.compile(
+    rf"""([a-zA-Z_:][\w:]*)\s*(?:\{{((?:{re.sub(r"[(](?=[^?])", "(?:", _ONE)})*)\s*\}})?"""
+)
 
 REQUESTS = names.REQUEST_DURATION + "_count"
 BUCKETS = names.REQUEST_DURATION + "_bucket"
@@ -65,6 +74,22 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
+class Gauge:
+    """A level, and when it is bad. Of several series the worst one speaks."""
+
+    selector: Selector
+    op: str
+    """`>` or `<`: bad beyond the bound."""
+    bound: float
+    timestamp: bool = False
+    """The series holds a time, and its age is the level."""
+
+    def bad(self, value: float, now: float) -> bool:
+        level = now - value if self.timestamp else value
+        return level > self.bound if self.op == ">" else level < self.bound
+
+
+@dataclass(frozen=True, slots=True)
 class Indicator:
     """What an objective counts. `bad` and `total` are sums of counters, or of a gauge's checks."""
 
@@ -79,10 +104,11 @@ class Indicator:
     """The counts are judged slice by slice, and the slices are the events."""
     unjudged: tuple[Term, ...] = ()
     """Slices that could not be judged: neither good nor bad, but too many of them are an absence."""
-    gauge: Selector | None = None
-    """Each look at it is an event instead; bad when `gauge_bad` says so."""
-    gauge_op: str = ""
-    gauge_bound: float = 0.0
+    gauge: Gauge | None = None
+    """Each look at it is an event instead."""
+    queries: tuple[str, str, str] | None = None
+    """(`bad` or `good`, its expression, the total's), with `$window`: PromQL that Prometheus alone can
+    evaluate."""
     part: str = ""
     """Label by which spending is attributed."""
 
@@ -90,7 +116,7 @@ class Indicator:
     def selectors(self) -> tuple[Selector, ...]:
         terms = (*self.bad, *self.total, *self.unjudged)
         found = [term.selector for term in terms]
-        return tuple(found if self.gauge is None else [*found, self.gauge])
+        return tuple(found if self.gauge is None else [*found, self.gauge.selector])
 
 
 def quoted(text: str) -> str:
@@ -154,7 +180,72 @@ def indicator(objective: ObjectiveSettings) -> Indicator:
             total=(Term(Selector(names.DRIFT_SLICES, (*base, judged))),),
             unjudged=(Term(Selector(names.DRIFT_SLICES, (*base, rest))),),
         )  # fmt: skip
+    if sli.kind == "good_prediction":
+        bad = Matcher(names.RESULT, "!=", names.OK)
+        return Indicator(
+            sli.kind, "good_prediction", "requests",
+            bad=(Term(Selector(names.GOOD_PREDICTIONS, (*base, bad))),),
+            total=(Term(Selector(names.GOOD_PREDICTIONS, base)),),
+            part=names.MODEL_VERSION,
+        )  # fmt: skip
+    if sli.kind == "freshness":
+        return _freshness(sli, base)
+    if sli.kind == "model_quality":
+        metric = Matcher(names.METRIC, "=", sli.metric or "")
+        selector = Selector(names.MODEL_QUALITY, (*base, metric))
+        return _checked(sli.kind, Gauge(selector, "<", float(sli.threshold or 0)))
+    if sli.kind == "boolean":
+        return _checked(sli.kind, Gauge(parse_selector(sli.metric or ""), "<", 1.0))
+    if sli.kind == "ratio":
+        return _ratio(sli)
     raise ValueError(f"unknown SLI kind {sli.kind!r}")
+
+
+def _checked(kind: str, gauge: Gauge) -> Indicator:
+    return Indicator(kind, kind, "checks", bad=(), total=(), gauge=gauge)
+
+
+def _freshness(sli: SliSettings, base: tuple[Matcher, ...]) -> Indicator:
+    """Age of data: a histogram of ages counts requests, a timestamp or an age counts checks."""
+    metric, bound = sli.metric or names.FEATURE_AGE, sli.threshold or Decimal(0)
+    if metric == names.FEATURE_AGE:
+        total = Term(Selector(metric + "_count", base))
+        fresh = Selector(metric + "_bucket", (*base, Matcher("le", "=~", edge_pattern(bound))))
+        return Indicator("freshness", "freshness", "requests", bad=(total, Term(fresh, -1)), total=(total,))
+    selector = parse_selector(metric)
+    if selector == Selector(metric) and metric.startswith("mlobs_"):
+        selector = Selector(metric, base)
+    timestamp = "timestamp_seconds" in selector.metric
+    return _checked("freshness", Gauge(selector, ">", float(bound), timestamp))
+
+
+def _ratio(sli: SliSettings) -> Indicator:
+    which, part = ("bad", sli.bad) if sli.bad is not None else ("good", sli.good)
+    part, total = part or "", sli.total or ""
+    if WINDOW in part or WINDOW in total:
+        return Indicator("ratio", "ratio", "events", bad=(), total=(), queries=(which, part, total))
+    whole = Term(parse_selector(total))
+    some = Term(parse_selector(part))
+    bad = (some,) if which == "bad" else (whole, Term(some.selector, -1))
+    return Indicator("ratio", "ratio", "events", bad=bad, total=(whole,))
+
+
+def parse_selector(text: str) -> Selector:
+    """A PromQL instant selector, `metric{label="value",...}`. Raises ValueError for anything more than
+    that."""
+    found = _SELECTOR.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(
+            f'{text[:60]!r} is no selector: write metric{{label="value"}}, or an expression with [{WINDOW}]'
+        )
+    matchers = tuple(
+        Matcher(label, op, value.replace('\\"', '"').replace("\\n", "\n").replace("\\\\", "\\"))
+        for label, op, value in _MATCHER.findall(found[2] or "")
+    )
+    for matcher in matchers:
+        if "~" in matcher.op:
+            re.compile(matcher.value)
+    return Selector(found[1], matchers)
 
 
 def _base(objective: ObjectiveSettings) -> tuple[Matcher, ...]:

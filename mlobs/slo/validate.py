@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from decimal import Decimal
 
 from mlobs import names
 from mlobs.durations import format_duration
-from mlobs.errors import Problem
+from mlobs.errors import ConfigError, Problem
 from mlobs.objectives import error_budget, show_objective
 from mlobs.settings import ObjectiveSettings, Settings
+from mlobs.slo.evaluate import plan
 from mlobs.slo.policy import Tier, period_length, tiers
 
 CHECKS_PER_SHORT_WINDOW = 3
@@ -43,6 +45,11 @@ def check(settings: Settings, source: str = "mlobs.yaml") -> list[Problem]:
     found = []
     for number, objective in enumerate(settings.slo.objectives):
         where = f"{source}: slo.objectives[{number}] ({objective.name})"
+        try:
+            plan(objective, settings)
+        except ConfigError as error:
+            found += [dataclasses.replace(problem, where=f"{where}.sli") for problem in error.problems]
+            continue
         for tier in tiers(objective, settings.slo):
             found += _tier_problems(where, objective, tier, settings)
     return found

@@ -1,0 +1,193 @@
+"""Every kind of indicator counts the right things, in the embedded evaluator and in the written rules."""
+
+from __future__ import annotations
+
+import dataclasses
+from decimal import Decimal
+
+import pytest
+
+from mlobs.errors import ConfigError
+from mlobs.settings import ObjectiveSettings, Settings, SliSettings
+from mlobs.slo.rules import rules_document
+from mlobs.slo.sli import edge_pattern, indicator, parse_selector
+from mlobs.slo.validate import check
+from mlobs.slo.write import to_yaml
+from tests.slo.test_engine import steady
+from tests.slo.world import START, Service, World, objective, settings
+
+
+def of(kind: str, share: str = "0.99", **fields: object) -> ObjectiveSettings:
+    return ObjectiveSettings(kind, SliSettings(kind, **fields), Decimal(share), model="fraud")  # type: ignore[arg-type]
+
+
+KINDS = [
+    of("freshness", metric="mlobs_checkpoint_timestamp_seconds", threshold=Decimal(3600)),
+    dataclasses.replace(
+        of("freshness", metric="mlobs_feature_age_seconds", threshold=Decimal(60)), name="age"
+    ),
+    of("model_quality", metric="auc", threshold=Decimal("0.7")),
+    of("boolean", metric='feature_store_up{store="redis"}'),
+    of("ratio", good='reads_total{result="hit"}', total="reads_total"),
+    dataclasses.replace(of("ratio", bad='reads_total{result="error"}', total="reads_total"), name="reads"),
+    of("good_prediction", threshold=Decimal("0.1")),
+]
+
+
+class Extra(World):
+    """A world whose service shows a text of its own too."""
+
+    extra = ""
+
+    def fetch(self, url: str) -> str:
+        return self.service.text().replace("# EOF\n", self.extra)
+
+
+def test_promtool_accepts_the_rules_of_every_kind(promtool, tmp_path) -> None:
+    path = tmp_path / "slo.rules.yaml"
+    path.write_text(to_yaml(rules_document(settings(*KINDS))))
+    done = promtool("check", "rules", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout + done.stderr
+
+
+def run_minutes(world: Extra, texts: list[str]) -> None:
+    for number, text in enumerate(texts, 1):
+        world.extra = text
+        steady(world.service, 0, 60)
+        world.tick(START + 60 * number)
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        (
+            "freshness",
+            f'mlobs_checkpoint_timestamp_seconds{{model="fraud"}} {START}\n',
+            f'mlobs_checkpoint_timestamp_seconds{{model="fraud"}} {START - 4000}\n',
+        ),
+        (
+            "model_quality",
+            'mlobs_model_quality{model="fraud",metric="auc"} 0.72\n',
+            'mlobs_model_quality{model="fraud",metric="auc"} 0.69\n',
+        ),
+        ("boolean", 'feature_store_up{store="redis"} 1\n', 'feature_store_up{store="redis"} 0\n'),
+    ],
+)
+def test_each_look_at_a_gauge_is_an_event(name: str, good: str, bad: str) -> None:
+    world = Extra(settings(*(each for each in KINDS if each.name == name)))
+    run_minutes(world, [good, bad, good, bad, bad])
+    status = world.status(name)
+    assert (status.bad, status.total) == (3, 5)
+
+
+def test_the_worst_replica_of_a_gauge_speaks() -> None:
+    world = Extra(settings(KINDS[3]))
+    run_minutes(
+        world, ['feature_store_up{store="redis",pod="a"} 1\nfeature_store_up{store="redis",pod="b"} 0\n']
+    )
+    assert world.status("boolean").bad == 1
+
+
+def test_a_ratio_counts_good_or_bad_of_any_counter() -> None:
+    world = Extra(settings(KINDS[4], KINDS[5]))
+    text = (
+        'reads_total{{result="hit"}} {}\nreads_total{{result="miss"}} {}\nreads_total{{result="error"}} {}\n'
+    )
+    run_minutes(world, [text.format(0, 0, 0), text.format(90, 8, 2)])
+    assert (world.status("ratio").bad, world.status("ratio").total) == (10, 100)
+    assert (world.status("reads").bad, world.status("reads").total) == (2, 100)
+
+
+def test_the_age_of_features_counts_requests_from_the_bucket_of_the_threshold() -> None:
+    world = Extra(settings(KINDS[1]))
+    text = (
+        'mlobs_feature_age_seconds_bucket{{model="fraud",le="60.0"}} {}\n'
+        'mlobs_feature_age_seconds_count{{model="fraud"}} {}\n'
+    )
+    run_minutes(world, [text.format(0, 0), text.format(70, 100)])
+    assert (world.status("age").bad, world.status("age").total) == (30, 100)
+
+
+def test_cancelled_calls_are_neither_good_nor_bad_for_availability() -> None:
+    world = World(settings(objective("up", "availability")))
+    world.tick(START)
+    world.service.run(ok=90, error=10, cancelled=50)
+    world.tick(START + 60)
+    assert (world.status("up").bad, world.status("up").total) == (10, 100)
+
+
+def test_nan_infinite_and_negative_samples_are_no_counts() -> None:
+    world = Extra(settings(KINDS[4]))
+    run_minutes(world, ['reads_total{result="hit"} 0\nreads_total{result="x"} 0\n'])
+    run_minutes(world, [])
+    world.extra = 'reads_total{result="hit"} NaN\nreads_total{result="x"} 5\nreads_total{result="y"} +Inf\n'
+    world.tick(START + 120)
+    status = world.status("ratio")
+    assert status.total == 5
+    assert status.remaining is not None
+    assert status.remaining == status.remaining
+
+
+def test_a_page_of_html_is_a_failed_scrape() -> None:
+    world = World(settings(objective("up", "availability")))
+    world.tick(START)
+    world.service.text = lambda: "<html>502</html>"  # type: ignore[method-assign]
+    world.tick(START + 60)
+    assert world.status("up").state != "ok"
+
+
+def test_promql_with_window_is_for_prometheus_alone() -> None:
+    total = "histogram_count(sum(increase(latency[$window])))"
+    native = of(
+        "ratio", good=f"histogram_fraction(0, 0.1, sum(increase(latency[$window]))) * {total}", total=total
+    )
+    [problem] = check(settings(native))
+    assert "evaluator: prometheus" in problem.remedy
+    config = Settings(
+        service="fraud-api",
+        slo=dataclasses.replace(settings(native).slo, evaluator="prometheus"),
+    )
+    assert "latency[5m]" in to_yaml(rules_document(config))
+
+
+@pytest.mark.parametrize("text", ["a + b", "rate(a[5m])", "a{b=c}", 'a{b="c"', ""])
+def test_what_is_no_selector_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no selector"):
+        parse_selector(text)
+
+
+def test_a_selector_survives_its_own_spelling() -> None:
+    text = 'a:b{c="d\\"e",f=~"g|h",i!="",j!~"k.*"}'
+    assert parse_selector(parse_selector(text).promql()) == parse_selector(text)
+
+
+def test_a_ratio_that_cannot_be_read_is_a_problem_with_its_place() -> None:
+    [problem] = check(settings(of("ratio", good="rate(a[5m])", total="b")))
+    assert "slo.objectives[0] (ratio).sli" in problem.where
+    with pytest.raises(ConfigError):
+        World(settings(of("ratio", good="rate(a[5m])", total="b")))
+
+
+@pytest.mark.parametrize(
+    ("threshold", "spelling"),
+    [("1", "1.0"), ("1", "1"), ("0.1", "0.1"), ("0.25", "0.25"), ("100", "100.0"), ("1e-05", "1e-05")],
+)
+def test_a_threshold_matches_every_spelling_of_its_edge(threshold: str, spelling: str) -> None:
+    each = of("latency", threshold=Decimal(threshold))
+    labels = {"model": "fraud", "outcome": "ok", "le": spelling}
+    assert indicator(each).bad[1].selector.matches(labels)
+    assert not indicator(each).bad[1].selector.matches({**labels, "le": "7"})
+    assert edge_pattern(Decimal(threshold))
+
+
+def test_a_label_with_every_odd_character_is_read_back() -> None:
+    service = Service(model='a"b\\c}d e')
+    service.text  # noqa: B018
+    config = settings(dataclasses.replace(objective("up", "availability"), model='a"b\\c}d e'))
+    world = World(config)
+    world.service.model = 'a\\"b\\\\c}d e'
+    world.tick(START)
+    world.service.run(ok=5)
+    world.tick(START + 60)
+    assert world.status("up").total == 5
