@@ -149,6 +149,15 @@ class PageView:
 
 
 @dataclass(frozen=True, slots=True)
+class Detail:
+    """A sentence that explains an incident, and since when it holds where that is known."""
+
+    text: str
+    since: float | None = None
+    repair: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CallLink:
     """A kept call that shows an incident: `key` is its prediction or trace id."""
 
@@ -172,8 +181,8 @@ class IncidentView:
     slos: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     segments: tuple[str, ...] = ()
-    details: tuple[str, ...] = ()
-    """Sentences that explain it, the most telling first."""
+    details: tuple[Detail, ...] = ()
+    """What explains it, the most telling first."""
     runbook: str | None = None
     acknowledged_by: str = ""
     timeline: tuple[TimelineEntry, ...] = ()

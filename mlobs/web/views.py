@@ -16,11 +16,13 @@ from mlobs.settings import ObjectiveSettings, Settings
 from mlobs.slices import DAY
 from mlobs.slo import read as slo_read
 from mlobs.store import Store
+from mlobs.web import words
 from mlobs.web.ledgers import ledgers
 from mlobs.web.model import (
     BudgetPoint,
     BurnView,
     CallLink,
+    Detail,
     DriftCell,
     DriftRow,
     DriftView,
@@ -210,7 +212,11 @@ def drift_view(heat: drift_read.HeatMap, said: Sequence[Verdict], version: str) 
                 for cell, window in zip(kept, windows, strict=True)
             ]
             scores = tuple(None if cell is None else cell.score for cell in kept)
-            off = [f"{check}: {text}" for (name, check), text in heat.notes.items() if name == feature]
+            off = [
+                f"{check}: {text.removeprefix('off: ')}"
+                for (name, check), text in heat.notes.items()
+                if name == feature
+            ]
             rows.append(DriftRow(feature, tuple(drawn), scores, "; ".join(off)))
     references = dict.fromkeys(window.reference for window in reversed(windows) if window.reference)
     return DriftView(
@@ -257,16 +263,6 @@ def incident_row(row: notify_read.IncidentRow) -> IncidentView:
 
 def incident_story(story: notify_read.IncidentStory) -> IncidentView:
     row, page = story.row, story.page
-    details = [burn.summary for burn in page.burns if burn.summary]
-    for finding in page.features:
-        text = finding.cause or finding.statistic
-        details.append(f"{finding.feature}: {text}" if text else finding.feature)
-        if finding.repair:
-            details.append(f"Repair: {finding.repair}")
-    if page.stage is not None:
-        details.append(f"Slowest stage: {page.stage.stage}")
-    if page.change is not None:
-        details.append(f"Shortly before: {page.change.kind} {page.change.text}")
     return IncidentView(
         row.id,
         row.title,
@@ -281,7 +277,7 @@ def incident_story(story: notify_read.IncidentStory) -> IncidentView:
         slos=tuple(dict.fromkeys(burn.name for burn in page.burns)),
         features=tuple(dict.fromkeys(finding.feature for finding in page.features)),
         segments=tuple(hit.segment for hit in page.segments),
-        details=(*dict.fromkeys(details), *page.notes),
+        details=details_of(story),
         runbook=page.runbook or None,
         timeline=tuple(TimelineEntry(e.at, e.kind, e.text, e.source) for e in story.timeline),
         pages=tuple(page_view(sent) for sent in story.pages),
@@ -291,6 +287,26 @@ def incident_story(story: notify_read.IncidentStory) -> IncidentView:
             if trace.trace_id or trace.prediction_id
         ),
     )
+
+
+def details_of(story: notify_read.IncidentStory) -> tuple[Detail, ...]:
+    """Features with their causes first, as people can act on them; then the slow stage and what burns."""
+    page, found = story.page, []
+    for finding in page.features:
+        text = finding.cause or finding.statistic.removeprefix("check:")
+        where = f" in {finding.segment}" if finding.segment else ""
+        sentence = f"{finding.feature}{where}: {text}" if text else f"{finding.feature}{where}"
+        found.append(Detail(sentence, finding.since, finding.repair))
+    if page.stage is not None:
+        stage = page.stage
+        slow = f", p99 {words.duration(stage.p99_s)}" if stage.p99_s is not None else ""
+        usual = f" where {words.duration(stage.usual_s)} is usual" if stage.usual_s is not None else ""
+        found.append(Detail(f"Slowest stage: {stage.stage}{slow}{usual}"))
+    if page.change is not None:
+        found.append(Detail(f"Shortly before: {page.change.kind} {page.change.text}", page.change.at))
+    found += [Detail(burn.summary) for burn in page.burns if burn.summary]
+    found += [Detail(note) for note in page.notes]
+    return tuple(dict.fromkeys(found))
 
 
 def page_view(sent: notify_read.SentPage) -> PageView:

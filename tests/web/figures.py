@@ -13,6 +13,7 @@ from mlobs.web.model import (
     BudgetPoint,
     BurnView,
     CallLink,
+    Detail,
     DriftCell,
     DriftRow,
     DriftView,
@@ -184,8 +185,8 @@ def incidents() -> list[IncidentView]:
             "10× too fast over 2 d; 38 % of the budget left, gone in 2 d 5 h.",
             slos=("late-p99",),
             details=(
-                "Stage inference takes 220 ms in 3.1 % of calls; before the 22nd it took 2 ms.",
-                "No feature drifted in the same days.",
+                Detail("Slowest stage: inference, p99 220 ms where 2 ms is usual"),
+                Detail("No feature drifted in the same days."),
             ),
             runbook="https://runbooks.example/late-p99",
             timeline=(
@@ -223,7 +224,7 @@ def incidents() -> list[IncidentView]:
             START + 20 * DAY,
             "93 % of temp below the smallest value of training: looks like Celsius for Fahrenheit.",
             features=("temp", "dewp"),
-            details=("temp: 93 % of rows below 10.94",),
+            details=(Detail("temp: 93 % of rows below 10.94", START + 14 * DAY, "check the unit"),),
             timeline=(TimelineEntry(START + 16 * DAY, "opened", "3 of 5 windows"),),
             pages=(PageView(START + 16 * DAY, "oncall", "open", "sent", 1, "..."),),
         ),

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from mlobs.settings import Settings
 from mlobs.store import Store, open_store
 from mlobs.web.app import create_app
-from mlobs.web.model import CallLink, DriftRow, Views
+from mlobs.web.model import CallLink, Detail, DriftRow, Views
 from tests.web.figures import CALL, DAY, START, Figures, empty
 
 PAGES = [
@@ -129,7 +129,7 @@ def test_hostile_names_stay_text_on_every_page(store: Store) -> None:
             slos=many,
             features=many,
             segments=many,
-            details=many,
+            details=(Detail(HOSTILE, 1.0, HOSTILE),),
             calls=(CallLink(HOSTILE, HOSTILE),),
             pages=pages,
             timeline=entries,

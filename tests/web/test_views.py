@@ -20,6 +20,7 @@ from mlobs.drift.tables import SCHEMA as DRIFT
 from mlobs.notify.desk import Desk
 from mlobs.notify.tables import SCHEMA as NOTIFY
 from mlobs.records import FeatureRecord
+from mlobs.service.enrichers import features
 from mlobs.settings import (
     ChannelSettings,
     DriftSettings,
@@ -67,7 +68,9 @@ class Bench:
         self.drift = DriftStage(self.settings, self.store, self.registry, self.log)
         self.slo = SloEngine(self.settings, self.store, self.registry, lambda url: self.service.text())
         told = {"oncall": Told()}
-        self.desk = Desk(self.settings, self.store, told, (), rng=random.Random(7), inline=True)
+        self.desk = Desk(
+            self.settings, self.store, told, [features(self.store)], rng=random.Random(7), inline=True
+        )
 
     def tick(self, now: float) -> dict[str, Any]:
         day = round(now / DAY) - 1
