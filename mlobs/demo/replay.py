@@ -78,7 +78,7 @@ class Replay:
 
     def run(self, after_hour: Callable[[Progress], None]) -> None:
         """Raises OSError or http.client.HTTPException when one of the two processes stops answering."""
-        with ThreadPoolExecutor(IN_FLIGHT, "replay") as pool, _Connections() as connections:
+        with ThreadPoolExecutor(IN_FLIGHT, "replay") as pool, Connections() as connections:
             for hour_end, rows in by_hour(self._rows, self.progress.now, self._end):
                 for row, answer in zip(
                     rows, pool.map(lambda row: self._send(connections, row), rows), strict=True
@@ -95,7 +95,7 @@ class Replay:
                 self.progress.last_tick = tick
                 after_hour(self.progress)
 
-    def _send(self, connections: _Connections, row: Departure) -> str | None:
+    def _send(self, connections: Connections, row: Departure) -> str | None:
         """The prediction id, or None for a failed request."""
         status, answer = connections.post(self._service, "/score", row.body)
         return str(answer["prediction_id"]) if status == 200 else None
@@ -117,14 +117,14 @@ class Replay:
             mlobs.log_label(prediction_id, label)
 
 
-class _Connections:
+class Connections:
     """One kept connection a thread and server; http.client costs a fraction of the asynchronous clients."""
 
     def __init__(self) -> None:
         self._local = threading.local()
         self._all: list[HTTPConnection] = []
 
-    def __enter__(self) -> _Connections:
+    def __enter__(self) -> Connections:
         return self
 
     def __exit__(self, *_error: object) -> None:

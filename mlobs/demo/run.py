@@ -59,7 +59,7 @@ def run_demo(options: Options, console: Console) -> int:
         began = time.monotonic()
         with console.status("reading the flights of 2013 and training on January and February"):
             flights = load_flights()
-            trained = _prepare(folder, flights)
+            trained = prepare(folder, flights)
         console.print(
             f"trained on {trained.rows} flights of January and February, AUC {trained.auc:.2f}; "
             f"replaying {plan.days} days of March"
@@ -77,23 +77,23 @@ def run_demo(options: Options, console: Console) -> int:
         lay_out(folder, trained.coefficients, live, plan, ports, channels)
         service = stack.enter_context(service_process(folder, listening))
         monitor = stack.enter_context(monitor_process(folder, ports["port"]))
-        console.print(f"web page: {monitor}   everything is in {folder}", soft_wrap=True)
+        console.print(f"web page: {monitor.url}   everything is in {folder}", soft_wrap=True)
         mlobs.init(folder / "mlobs.yaml", clock=label_time)
         stack.callback(mlobs.close)
-        replay = Replay(_server(service), _server(monitor), rows, plan.start, plan.end)
+        replay = Replay(service.server, monitor.server, rows, plan.start, plan.end)
         with screen.live():
             replay.run(screen.hour)
         store = open_store(load_settings(folder / "mlobs.yaml").store, ())
         stack.callback(store.close)
         settings = load_settings(folder / "mlobs.yaml")
         judgement = judge(plan, _paged(store, settings))
-        facts = gather(store, replay.progress, service, plan, settings) | {
+        facts = gather(store, replay.progress, service.url, plan, settings) | {
             "took": f"{time.monotonic() - began:.0f} s"
         }
         draw_summary(console, judgement, slo_read.statuses(store), facts, plan)
         code = _exit_code(judgement, options)
         if options.stay:
-            _stay(console, monitor)
+            _stay(console, monitor.url)
         return code
 
 
@@ -111,7 +111,7 @@ def _folder(options: Options, stack: ExitStack) -> Path:
     return folder
 
 
-def _prepare(folder: Path, flights: Flights) -> Trained:
+def prepare(folder: Path, flights: Flights) -> Trained:
     """Train, and build the reference of what the service will see from the same rows."""
     training = flights.days(TRAINED_FROM, TRAINED_TO)
     trained = train(training)
@@ -131,10 +131,6 @@ def _prepare(folder: Path, flights: Flights) -> Trained:
 
 def _paged(store: Store, settings: Settings) -> list[PagedIncident]:
     return paged_incidents(notify_read.incidents(store, settings), notify_read.pages(store))
-
-
-def _server(url: str) -> str:
-    return url.removeprefix("http://")
 
 
 def _stay(console: Console, monitor: str) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
@@ -26,6 +27,19 @@ from mlobs.errors import Problem, UnavailableError
 HERE = Path(__file__).parent
 READY_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process that answers at `url`."""
+
+    url: str
+    pid: int
+
+    @property
+    def server(self) -> str:
+        """`host:port`."""
+        return self.url.removeprefix("http://")
 
 
 def lay_out(
@@ -66,24 +80,24 @@ def free_port() -> int:
 
 
 @contextmanager
-def service_process(folder: Path, listening: socket.socket, bare: bool = False) -> Iterator[str]:
-    """The serving process on `listening`; yields its base URL once it answers."""
+def service_process(folder: Path, listening: socket.socket, bare: bool = False) -> Iterator[Running]:
+    """The serving process on `listening`, once it answers; `bare` is without instrumentation."""
     command = [sys.executable, "-m", "mlobs.demo.serving", str(folder), "--fd", str(listening.fileno())]
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     ready = "/openapi.json" if bare else "/metrics/"
     with _child(command + ["--bare"] * bare, folder / "service.log", (listening.fileno(),)) as process:
         _await(f"{url}{ready}", process, folder / "service.log")
-        yield url
+        yield Running(url, process.pid)
 
 
 @contextmanager
-def monitor_process(folder: Path, port: int) -> Iterator[str]:
-    """`mlobs serve` on the folder's settings; yields its base URL once it answers."""
+def monitor_process(folder: Path, port: int) -> Iterator[Running]:
+    """`mlobs serve` on the folder's settings, once it answers."""
     command = [sys.executable, "-m", "mlobs", "serve", "-c", str(folder / "mlobs.yaml")]
     url = f"http://127.0.0.1:{port}"
     with _child(command, folder / "serve.log", ()) as process:
         _await(f"{url}/healthz", process, folder / "serve.log")
-        yield url
+        yield Running(url, process.pid)
 
 
 @contextmanager
