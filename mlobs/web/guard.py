@@ -1,8 +1,9 @@
 """What stands before every page: who may ask (Host header), and what a browser may do with the answer.
 
 A stranger's page can make a browser ask for `http://its-name/`, resolve that name to 127.0.0.1 and read the
-answer (DNS rebinding): so names are checked, not addresses. A literal address as Host cannot be rebound, and
-is accepted where we listen beyond loopback.
+answer (DNS rebinding): so names are checked, not addresses. What nobody can register cannot be rebound: where
+we listen beyond loopback, a literal address, a name without a dot (`mlobs`, as Compose and Kubernetes give) and
+the private top-level names are accepted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
+
+_PRIVATE_SUFFIXES: Final = (".local", ".internal", ".svc")
+"""Never in public DNS: RFC 6762, ICANN's `.internal` of 2024, Kubernetes' services."""
 
 # Plotly sets style attributes and writes rules into the one style element that carries the nonce; nothing
 # else inline runs, nothing comes from elsewhere, nobody frames us.
@@ -70,7 +74,9 @@ def host_allowed(authority: str, listen: str, public_url: str | None) -> bool:
     own = host_of(listen)
     if host == own or (public_url and host == host_of(urlsplit(public_url).netloc)):
         return True
-    return not is_loopback(own) and _address(host) is not None
+    if is_loopback(own):
+        return False
+    return _address(host) is not None or "." not in host or host.endswith(_PRIVATE_SUFFIXES)
 
 
 class Guard:

@@ -57,6 +57,14 @@ def test_other_names_are_refused_on_loopback(host: str) -> None:
     assert not host_allowed(host, "127.0.0.1:9464", None)
 
 
+@pytest.mark.parametrize(
+    "host", ["mlobs", "mlobs:9464", "mlobs.prod.svc", "mlobs.prod.svc.cluster.local", "box.internal"]
+)
+def test_names_that_nobody_can_register_are_ours_where_we_listen_beyond_loopback(host: str) -> None:
+    assert host_allowed(host, "0.0.0.0:9464", None)
+    assert not host_allowed(host, "127.0.0.1:9464", None)
+
+
 def test_the_configured_hosts_are_ours_and_beyond_loopback_any_literal_address() -> None:
     assert host_allowed("mlobs.corp.example", "0.0.0.0:9464", "https://mlobs.corp.example/")
     assert host_allowed("box.corp.example:9464", "box.corp.example:9464", None)
