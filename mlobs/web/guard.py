@@ -2,7 +2,7 @@
 
 A stranger's page can make a browser ask for `http://its-name/`, resolve that name to 127.0.0.1 and read the
 answer (DNS rebinding): so names are checked, not addresses. What nobody can register cannot be rebound: where
-we listen beyond loopback, literal addresses, names without a dot (`mlobs`, as Compose and Kubernetes give them)
+we listen beyond loopback, literal addresses, names without a dot (`mlobs`, as Compose and Kubernetes give)
 and private top-level names are accepted.
 """
 
