@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from mlobs.cli import demo, drift, incidents, log, notify, serve, slo
+from mlobs.cli import demo, drift, grafana, incidents, log, notify, serve, slo
 from mlobs.errors import EXIT_UNAVAILABLE, MissingExtraError, MlobsError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ for part, name in (
     (slo.app, "slo"),
     (notify.app, "notify"),
     (incidents.app, "incidents"),
+    (grafana.app, "grafana"),
 ):
     app.add_typer(part, name=name)
 
