@@ -13,6 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlobs.drift import hll
+from mlobs.drift.deep import word_hash
 from mlobs.drift.grid import Floats
 from mlobs.drift.spec import CATEGORY, NUMBER, UNUSABLE
 
@@ -61,6 +63,15 @@ class Numbers:
     null: int
     wrong: npt.NDArray[np.int64]
     """Row numbers of values that are no numbers."""
+
+    def nulls(self) -> npt.NDArray[np.bool_]:
+        """The rows that are null."""
+        found = np.ones(self.rows, dtype=bool)
+        if self.index is None:
+            return ~found
+        found[self.index] = False
+        found[self.wrong] = False
+        return found
 
     def mask(self, rows_of_values: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """A mask over the values as a mask over all rows."""
@@ -134,6 +145,25 @@ def codes(array: pa.Array) -> tuple[npt.NDArray[np.int64], list[str], npt.NDArra
             valid = valid & inner[position]
         indices = indices.filter(pa.array(valid))
     return np.asarray(indices.to_numpy(zero_copy_only=False), dtype=np.int64), words, valid
+
+
+def row_hashes(array: pa.Array) -> npt.NDArray[np.uint64]:
+    """A 64-bit hash of each row's value, shape (rows,); nulls have one of their own."""
+    hashes = np.zeros(len(array), dtype=np.uint64)
+    kind = array.type
+    if kind_of(kind) == NUMBER and not pa.types.is_dictionary(kind):
+        given = numbers(array)
+        at = slice(None) if given.index is None else given.index
+        hashes[at] = hll.mix((given.values + 0.0).view(np.uint64))
+        return hashes
+    if kind_of(kind) == UNUSABLE:
+        words = [text_of(value) for value in array.to_pylist()]
+        return np.array([word_hash(word) for word in words], dtype=np.uint64)
+    position, words, valid = codes(array)
+    own = np.array([word_hash(word) for word in words], dtype=np.uint64)
+    if len(words):
+        hashes[slice(None) if valid is None else valid] = own[position]
+    return hashes
 
 
 def texts(array: pa.Array) -> list[str]:

@@ -44,7 +44,8 @@ def check_shares(state: State, column: ColumnSpec) -> dict[str, float]:
     if column.kind == NUMBER:
         shares |= {RANGE: beyond / rows, TYPE: wrong / rows, CONSTANT: float(values > 1 and low == high)}
     elif column.kind == CATEGORY:
-        one = len(used) == 1 and column.cells - 2 not in used
+        rare = range(len(column.categories), column.cells - 1)
+        one = len(used) == 1 and not used & set(rare)
         shares |= {UNSEEN: unseen / rows, CONSTANT: float(values > 1 and one)}
     return shares
 

@@ -18,7 +18,17 @@ from mlobs.drift.causes import describe
 from mlobs.drift.checks import CheckResult, run_checks
 from mlobs.drift.profile import profile
 from mlobs.drift.reference import WHOLE, Reference
-from mlobs.drift.score import INSUFFICIENT, NO_DATA, OK, PSI, STATISTICS, Score, score
+from mlobs.drift.score import (
+    ALL_STATISTICS,
+    CONSTANT,
+    CONSTANT_CHANGED,
+    INSUFFICIENT,
+    NO_DATA,
+    OK,
+    PSI,
+    Score,
+    score,
+)
 from mlobs.drift.spec import NUMBER, RANGE, SCHEMA, TYPE, UNUSABLE, ColumnSpec, Spec
 from mlobs.drift.state import State, empty_state, merge
 from mlobs.drift.verdicts import ABSENT, DRIFTED
@@ -29,8 +39,6 @@ SIGNIFICANCE: Final = 0.001
 """False-alarm rate of the whole comparison when every column lies exactly at the margin."""
 MIN_ROWS: Final = 100
 MARGIN: Final = 0.05
-CONSTANT_CHANGED: Final = "constant_changed"
-CONSTANT: Final = "constant"
 UNSUPPORTED: Final = "unsupported"
 MISSING: Final = "missing"
 DISTRIBUTION: Final = "distribution"
@@ -123,7 +131,7 @@ def judge_pair(
 ) -> Comparison:
     """The comparison of a profile that is made already."""
     by_column: dict[str, dict[str, Score]] = {}
-    for one in score(reference.state, current, spec, STATISTICS, min_rows, psi_margin):
+    for one in score(reference.state, current, spec, ALL_STATISTICS, min_rows, psi_margin):
         by_column.setdefault(one.feature, {})[one.statistic] = one
     threshold = significance / max(len(by_column), 1)
     reports = []

@@ -21,11 +21,15 @@ Ints = npt.NDArray[np.int64]
 
 CELLS = 4096
 QUANTILES = 256
+TAIL = 6
+"""Further edges in each tail, each at half the share of the one before: distances of heavy tails need
+them.
+"""
 _CHUNK = 65536
-_FINE = 65536.0
-"""Fixed-point units in a cell."""
-_CLIP = float(2**18)
-"""Greatest place in cells: 64 times the training range, 2**34 in fixed point; 65,536 rows of it stay below
+FINE = 4096.0
+"""Fixed-point units in a look-up cell: a 16-millionth of the training range."""
+_CLIP = float(2**22)
+"""Greatest place in cells: 1,024 times the training range, 2**34 in fixed point; 65,536 rows stay below
 2**53.
 """
 
@@ -67,7 +71,7 @@ class Grid:
                     bins[hard] = np.searchsorted(self.edges, part[hard], side="right")
             counts += np.bincount(bins, minlength=self.bins)
             np.clip(place, -_CLIP, _CLIP, out=place)
-            place *= _FINE
+            place *= FINE
             sums += np.bincount(bins, weights=np.rint(place, out=place), minlength=self.bins).astype(np.int64)
         return counts, sums
 
@@ -77,7 +81,7 @@ class Grid:
 
     def value_sums(self, counts: npt.ArrayLike, sums: npt.ArrayLike) -> Floats:
         """The sums of the values themselves, from counts and fixed-point sums (weighted ones too)."""
-        return np.asarray(sums) / (_FINE * self.scale) + np.asarray(counts) * self.origin
+        return np.asarray(sums) / (FINE * self.scale) + np.asarray(counts) * self.origin
 
     @property
     def atoms(self) -> npt.NDArray[np.bool_]:
@@ -94,8 +98,10 @@ def grid_of(edges: npt.ArrayLike) -> Grid:
         raise ValueError("a grid needs at least one edge, all of them finite")
     low, high = float(exact[0]), float(exact[-1])
     width = high / 2 - low / 2
-    scale = min(CELLS / max(width, 1e-300) / 2, 1e300)
-    scale = min(scale, CELLS / max(abs(low), abs(high)) * 2.0**40) if low or high else scale
+    largest = max(abs(low), abs(high))
+    if width <= largest * 1e-13:  # a constant: its own size is the unit
+        width = largest or 1.0
+    scale = min(CELLS / width / 2, 1e300)
     origin = low - 1.0 / scale
     with np.errstate(over="ignore"):
         cells = np.clip((exact - origin) * scale, 0.0, CELLS + 1.0).astype(np.intp)
@@ -123,7 +129,9 @@ def reference_edges(sample: Floats, quantiles: int = QUANTILES) -> Floats:
     bins = int(min(quantiles, max(total // 5, 1)))
     atoms = values[counts > max(total / bins, 1.0)] if len(values) > 1 else values
     upto = np.cumsum(counts)
-    ranks = np.searchsorted(upto, np.arange(1, bins) * (total / bins), side="left")
+    tail = total / bins * np.exp2(-np.arange(1, TAIL + 1))
+    wanted = np.concatenate([np.arange(1, bins) * (total / bins), tail, total - tail])
+    ranks = np.minimum(np.searchsorted(upto, wanted, side="left"), len(values) - 1)
     zero = np.zeros(1) if values[0] <= 0.0 <= values[-1] else np.empty(0)
     single = np.concatenate([atoms, zero])
     ends = np.array([values[0], np.nextafter(values[-1], np.inf)])

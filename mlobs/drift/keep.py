@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from mlobs.drift import tables
-from mlobs.drift.mlref import dump_state, load_state
+from mlobs.drift.codec import dump_state, load_state
 from mlobs.drift.persistence import Finding
 from mlobs.drift.state import State
 from mlobs.drift.verdicts import DRIFTED, Stream, WindowVerdict

@@ -8,8 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mlobs.drift.arrays import Numbers, codes, numbers, one_array
+from mlobs.drift import hll
+from mlobs.drift.arrays import Numbers, codes, numbers, one_array, row_hashes
 from mlobs.drift.bits import sparse
+from mlobs.drift.block import Block, block_of
+from mlobs.drift.deep import of_numbers, of_words
 from mlobs.drift.grid import Ints
 from mlobs.drift.spec import CATEGORY, NULL, NUMBER, RANGE, SCHEMA, TYPE, UNSEEN, ColumnSpec, Spec
 from mlobs.drift.state import EXAMPLES, ColumnCounts, State, Stratum, empty_state, keep_smallest, merge
@@ -62,16 +65,47 @@ def _stratum(batch: pa.Table | pa.RecordBatch, spec: Spec) -> Stratum:
         position[name] = place
     columns: dict[str, ColumnCounts] = {}
     bad: dict[str, Mask] = {}
+    kept: dict[str, Numbers] = {}
     for name, column in spec.columns.items():
         if name not in position or name in doubled:
             columns[name] = _missing(column, rows)
             _note(bad, column, {SCHEMA: np.ones(rows, dtype=bool)})
             continue
-        counts, failing = profile_column(one_array(batch.column(position[name])), column)
+        counts, failing, values = profile_column(one_array(batch.column(position[name])), column, spec.deep)
         columns[name] = counts
+        if values is not None and name in spec.block:
+            kept[name] = values
         _note(bad, column, failing)
     extra = {name: rows for name in position if name not in spec.columns and name not in spec.ignored}
-    return Stratum(rows, columns, {check: int(mask.sum()) for check, mask in bad.items()}, extra)
+    return Stratum(
+        rows,
+        columns,
+        {check: int(mask.sum()) for check, mask in bad.items()},
+        extra,
+        _block(spec.block, kept, rows) if spec.block else None,
+        _rows_seen(batch, spec) if spec.duplicates else None,
+    )
+
+
+def _block(names: tuple[str, ...], kept: Mapping[str, Numbers], rows: int) -> Block:
+    """Over the rows with a finite value in every one of `names`."""
+    complete = np.ones(rows, dtype=bool)
+    table = np.full((rows, len(names)), np.nan)
+    for place, name in enumerate(names):
+        if name in kept:
+            given = kept[name]
+            table[slice(None) if given.index is None else given.index, place] = given.values
+        complete &= np.isfinite(table[:, place])
+    return block_of(names, table[complete])
+
+
+def _rows_seen(batch: pa.Table | pa.RecordBatch, spec: Spec) -> hll.Registers:
+    """The sketch of whole rows: a row is the mixed hashes of its columns, in the order of the spec."""
+    hashes = np.zeros(batch.num_rows, dtype=np.uint64)
+    for name in spec.columns:
+        if batch.schema.names.count(name) == 1:
+            hashes = hll.mix(hashes ^ row_hashes(one_array(batch.column(name))))
+    return hll.of_hashes(hashes)
 
 
 def _note(bad: dict[str, Mask], column: ColumnSpec, failing: Mapping[str, Mask]) -> None:
@@ -86,29 +120,32 @@ def _missing(column: ColumnSpec, rows: int) -> ColumnCounts:
     return ColumnCounts(rows, cells, np.zeros_like(cells) if column.kind == NUMBER else _EMPTY, missing=rows)
 
 
-def profile_column(array: pa.Array, column: ColumnSpec) -> tuple[ColumnCounts, dict[str, Mask]]:
-    """Counts of one column, and for each check that some row fails the mask of those rows, shape (rows,)."""
-    if column.kind == NUMBER and column.grid is not None:
-        return _profile_numbers(numbers(array), column)
+def profile_column(
+    array: pa.Array, column: ColumnSpec, deep: bool = False
+) -> tuple[ColumnCounts, dict[str, Mask], Numbers | None]:
+    """Counts of one column; for each check that some row fails the mask of those rows, shape (rows,); and,
+    of a number, its values."""
+    if column.kind == NUMBER and (column.grid is not None or deep):
+        given = numbers(array)
+        counts, failing = _profile_numbers(given, column, deep)
+        return counts, failing, given
     if column.kind == CATEGORY:
-        return _profile_categories(array, column)
+        return *_profile_categories(array, column, deep), None
     null = array.null_count
-    failing = {NULL: np.asarray(array.is_null().to_numpy(zero_copy_only=False))} if null else {}
-    return ColumnCounts(len(array), _EMPTY, _EMPTY, null=null), failing
+    nulls = {NULL: np.asarray(array.is_null().to_numpy(zero_copy_only=False))} if null else {}
+    return ColumnCounts(len(array), _EMPTY, _EMPTY, null=null), nulls, None
 
 
-def _profile_numbers(given: Numbers, column: ColumnSpec) -> tuple[ColumnCounts, dict[str, Mask]]:
-    assert column.grid is not None
+def _profile_numbers(given: Numbers, column: ColumnSpec, deep: bool) -> tuple[ColumnCounts, dict[str, Mask]]:
     values = given.values
     failing: dict[str, Mask] = {}
     nan = plus = minus = 0
     low, high = (float(values.min()), float(values.max())) if len(values) else (np.inf, -np.inf)
     finite = values
-    if not (np.isfinite(low) and np.isfinite(high)) and len(values):
-        is_nan, is_infinite = np.isnan(values), np.isinf(values)
-        nan, plus = int(is_nan.sum()), int((values == np.inf).sum())
-        minus = int(is_infinite.sum()) - plus
-        finite = values[~(is_nan | is_infinite)]
+    if len(values) and not (np.isfinite(low) and np.isfinite(high)):
+        is_nan = np.isnan(values)
+        nan, plus, minus = (int(found.sum()) for found in (is_nan, values == np.inf, values == -np.inf))
+        finite = values[np.isfinite(values)]
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (np.inf, -np.inf)
         if nan:
             failing[NULL] = given.mask(is_nan)
@@ -120,30 +157,25 @@ def _profile_numbers(given: Numbers, column: ColumnSpec) -> tuple[ColumnCounts, 
         below, above = int(under.sum()) - minus, int(over.sum()) - plus
         outside = sparse(finite[(finite < column.limits[0]) | (finite > column.limits[1])])
     if given.null:
-        nulls = np.ones(given.rows, dtype=bool)
-        if given.index is not None:
-            nulls[given.index] = False
-        nulls[given.wrong] = False
+        nulls = given.nulls()
         failing[NULL] = failing[NULL] | nulls if NULL in failing else nulls
     if len(given.wrong):
         failing[TYPE] = _at(given.wrong, given.rows)
-    cells, sums = column.grid.count(finite)
+    cells, sums = (_EMPTY, _EMPTY) if column.grid is None else column.grid.count(finite)
     counts = ColumnCounts(
         given.rows, cells, sums, given.null, nan, plus, minus, below, above, len(given.wrong),
-        low=low, high=high, outside=outside,
+        low=low, high=high, outside=outside, deep=of_numbers(finite) if deep else None,
     )  # fmt: skip
     return counts, failing
 
 
-def _profile_categories(array: pa.Array, column: ColumnSpec) -> tuple[ColumnCounts, dict[str, Mask]]:
+def _profile_categories(
+    array: pa.Array, column: ColumnSpec, deep: bool
+) -> tuple[ColumnCounts, dict[str, Mask]]:
     rows = len(array)
     position, words, valid = codes(array)
-    named = len(column.categories)
-    place = {word: cell for cell, word in enumerate(column.categories)}
-    cell_of = np.array(
-        [place.get(word, named if word in column.known else named + 1) for word in words], dtype=np.intp
-    )
     per_word = np.bincount(position, minlength=len(words)).astype(np.int64) if len(words) else _EMPTY
+    cell_of = column.cells_of(words)
     cells = np.zeros(column.cells, dtype=np.int64)
     np.add.at(cells, cell_of, per_word)
     failing: dict[str, Mask] = {}
@@ -151,13 +183,20 @@ def _profile_categories(array: pa.Array, column: ColumnSpec) -> tuple[ColumnCoun
         failing[NULL] = ~valid
     unseen: dict[str, int] = {}
     if cells[-1]:
-        strange = cell_of == named + 1
+        strange = cell_of == column.cells - 1
         found = {words[code]: int(per_word[code]) for code in np.flatnonzero(strange) if per_word[code]}
         unseen = keep_smallest(found, EXAMPLES)
         at = strange[position]
         failing[UNSEEN] = at if valid is None else _spread(at, valid)
-    null = rows - len(position)
-    return ColumnCounts(rows, cells, _EMPTY, null=null, unseen=unseen), failing
+    counted: dict[str, int] = {}
+    if deep:
+        for word, count in zip(words, per_word.tolist(), strict=True):
+            if count:
+                counted[word] = counted.get(word, 0) + count
+    counts = ColumnCounts(
+        rows, cells, _EMPTY, rows - len(position), unseen=unseen, deep=of_words(counted) if deep else None
+    )
+    return counts, failing
 
 
 def _at(index: npt.NDArray[np.int64], rows: int) -> Mask:

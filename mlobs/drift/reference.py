@@ -17,7 +17,20 @@ from mlobs.drift.arrays import codes, kind_of, numbers, one_array, text_of
 from mlobs.drift.checks import DayShares, check_shares
 from mlobs.drift.grid import Floats, grid_of, reference_edges
 from mlobs.drift.profile import profile
-from mlobs.drift.spec import CATEGORY, CATEGORY_CAP, NULL, NUMBER, RANGE, UNSEEN, UNUSABLE, ColumnSpec, Spec
+from mlobs.drift.score import CONSTANT_TOLERANCE
+from mlobs.drift.spec import (
+    CATEGORY,
+    HEAVY,
+    KNOWN_CAP,
+    NULL,
+    NUMBER,
+    RANGE,
+    RARE_CELLS,
+    UNSEEN,
+    UNUSABLE,
+    ColumnSpec,
+    Spec,
+)
 from mlobs.drift.state import State, empty_state, merge
 from mlobs.errors import NothingJudgedError, UsageError
 from mlobs.settings import FeatureSettings
@@ -30,8 +43,6 @@ SAMPLE = 262_144
 """Values of a column that fix its bins; the counts are of all rows."""
 HABIT = 0.05
 """What a reference day does in more than this share of its rows makes no row bad."""
-CONSTANT_TOLERANCE = 1e-4
-"""Relative change of a constant that is not worth a word: other rounding, another float type."""
 WHOLE = ""
 """Key of the unsegmented shares."""
 SCORE = "prediction"
@@ -151,7 +162,7 @@ def seal(reference: Reference) -> Reference:
         name: replace(column, row_checks=_row_checks(name, reference.days[WHOLE]))
         for name, column in reference.spec.columns.items()
     }
-    spec = Spec(columns, name_of, reference.spec.ignored)
+    spec = replace(reference.spec, columns=columns, reference=name_of)
     return replace(reference, id=name_of, spec=spec, state=State(name_of, reference.state.strata))
 
 
@@ -181,7 +192,7 @@ def declare(spec: Spec, features: Mapping[str, FeatureSettings]) -> Spec:
             extra = frozenset(feature.categories) - set(column.categories)
             column = replace(column, known=column.known | extra, declared=True)
         columns[name] = column
-    return Spec(columns, spec.reference, spec.ignored)
+    return replace(spec, columns=columns)
 
 
 def chosen_columns(reference: Reference, columns: Sequence[str]) -> Reference:
@@ -194,7 +205,9 @@ def chosen_columns(reference: Reference, columns: Sequence[str]) -> Reference:
         )
     dropped = frozenset(reference.spec.columns) - set(columns)
     kept = {name: reference.spec.columns[name] for name in columns}
-    return replace(reference, spec=Spec(kept, reference.id, reference.spec.ignored | dropped))
+    return replace(
+        reference, spec=replace(reference.spec, columns=kept, ignored=reference.spec.ignored | dropped)
+    )
 
 
 def differences(old: Reference, new: Reference) -> list[str]:
@@ -310,15 +323,21 @@ def _column(name: str, arrow: str, sample: _Sample | None, words: Mapping[str, i
             low, high = low - abs(low) * CONSTANT_TOLERANCE, high + abs(high) * CONSTANT_TOLERANCE
         return ColumnSpec(name, NUMBER, arrow, grid_of(reference_edges(values)), limits=(low, high))
     if words is not None:
-        ordered = sorted(words, key=lambda word: (-words[word], word))
-        return ColumnSpec(
-            name,
-            CATEGORY,
-            arrow,
-            categories=tuple(ordered[:CATEGORY_CAP]),
-            known=frozenset(ordered[CATEGORY_CAP:]),
-        )
+        return _category(name, arrow, words)
     return ColumnSpec(name, UNUSABLE, arrow)
+
+
+def _category(name: str, arrow: str, words: Mapping[str, int]) -> ColumnSpec:
+    total = sum(words.values())
+    heavy = sorted(
+        (word for word, count in words.items() if count >= total * HEAVY),
+        key=lambda word: (-words[word], word),
+    )
+    rare = frozenset(words) - set(heavy)
+    if len(words) > KNOWN_CAP:
+        return ColumnSpec(name, CATEGORY, arrow, categories=tuple(heavy), rare=RARE_CELLS, open_ended=True)
+    cells = RARE_CELLS if len(rare) > 1 else 1
+    return ColumnSpec(name, CATEGORY, arrow, categories=tuple(heavy), known=rare, rare=cells)
 
 
 def _count_words(array: pa.Array, counts: dict[str, int]) -> None:

@@ -1,8 +1,10 @@
-"""`score(reference, current, statistics)`: how far two states of the same bins lie apart, for every column
+"""`score(reference, current, spec, statistics)`: how far two states of the same bins lie apart, all columns
 at once.
 
 PSI, Jensen-Shannon, Hellinger, total variation and chi-square are taken on coarse cells (a twentieth of the
-reference each, atoms that are larger on their own; for categories a hundredth), KS on all bins.
+reference each, larger atoms on their own; for categories a hundredth), KS and Wasserstein on all bins. Each
+value is corrected for what chance alone makes of so many cells and rows, so that a column of 500 categories
+and one of two are comparable; the plain value stands beside it.
 """
 
 from __future__ import annotations
@@ -13,36 +15,48 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
+from mlobs.drift.cells import Counted, Yardstick, counted_state, yardstick
 from mlobs.drift.grid import Floats
-from mlobs.drift.spec import CATEGORY, NUMBER, ColumnSpec, Spec
-from mlobs.drift.state import State, weighted_cells
+from mlobs.drift.spec import Spec
+from mlobs.drift.state import State
 from mlobs.stats import distances
 from mlobs.stats.margin import PSI_MARGIN, kolmogorov_p, margin_test
+from mlobs.stats.wasserstein import binned_wasserstein
 
 PSI: Final = "psi"
 JS: Final = "js"
 KS: Final = "ks"
+HELLINGER: Final = "hellinger"
+TV: Final = "tv"
+WASSERSTEIN: Final = "wasserstein"
+CHI_SQUARE: Final = "chi_square"
 STATISTICS: Final = (PSI, JS, KS)
+"""What `serve` keeps of every window."""
+ALL_STATISTICS: Final = (PSI, JS, KS, HELLINGER, TV, WASSERSTEIN, CHI_SQUARE)
+ORDERED: Final = frozenset({KS, WASSERSTEIN})
+"""Statistics that mean something for numbers only."""
 
 OK: Final = "ok"
 INSUFFICIENT: Final = "insufficient"
 NO_DATA: Final = "no_data"
-
-NUMBER_CELL: Final = 1 / 20
-CATEGORY_CELL: Final = 1 / 100
+CONSTANT: Final = "constant"
+CONSTANT_CHANGED: Final = "constant_changed"
+CONSTANT_TOLERANCE: Final = 1e-4
+"""Relative change of a constant that is not worth a word: other rounding, another float type."""
 LEAST_EXPECTED: Final = 5.0
-LEAST_CELL: Final = 1 / 1000
-"""What stands beside a large atom keeps a coarse cell of its own from this share of the reference on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     """One statistic of one column.
 
-    `value` is corrected for what chance alone makes of so many cells and rows; `plain` is not. `bound`: how
-    far the exact value may lie from `plain` because of the bins. `p_value` only for a test (`psi`: of the
-    margin; `ks`).
+    `value` is corrected for chance; `plain` is the definition's. `bound`: how far the exact value may lie
+    from `plain` because of the bins (None where the bins are the definition). `p_value` only for a test:
+    `psi` of "no more than the margin", `ks` and `chi_square` of "no difference".
+    `status`: `ok`; `insufficient` (fewer effective values than asked for); `no_data`; `constant` and
+    `constant_changed` (one value on each side; a change within rounding scores 0).
     """
 
     feature: str
@@ -56,58 +70,8 @@ class Score:
     bound: float | None = None
 
 
-def coarse_groups(counts: Floats, atoms: npt.NDArray[np.bool_], least: float) -> npt.NDArray[np.intp]:
-    """The coarse cell of each bin, shape of `counts`: neighbours joined until they hold the share `least`.
-
-    Depends on the reference alone, so that two windows are comparable.
-    """
-    total = counts.sum()
-    groups = np.zeros(len(counts), dtype=np.intp)
-    if total <= 0:
-        return groups
-    share = counts / total
-    group, held = 0, 0.0
-    for place in range(len(counts)):
-        big_atom = bool(atoms[place]) and share[place] >= least
-        if held >= least or (big_atom and held >= LEAST_CELL):
-            group, held = group + 1, 0.0
-        groups[place] = group
-        held += share[place]
-    if held < LEAST_CELL and group:
-        groups[groups == group] = group - 1
-    return groups
-
-
-def well_filled(q: Floats, p: Floats, rows: Floats) -> tuple[Floats, Floats]:
-    """Shares with the cells joined that expect fewer than five of `rows` by the reference shares `q`.
-
-    The chi-square law needs that many: one odd row in a cell that is nearly empty would be an alarm. What
-    still expects too few after joining goes to the smallest of the other cells.
-    """
-    sparse = q * rows[:, None] < LEAST_EXPECTED
-    if not sparse.any():
-        return q, p
-    joined = [np.where(sparse, share, 0.0).sum(axis=1) for share in (q, p)]
-    rest = [np.where(sparse, 0.0, share) for share in (q, p)]
-    at = np.where(sparse, np.inf, q).argmin(axis=1)
-    # Enough together: a cell of their own, in the place of the first of them.
-    at = np.where(joined[0] * rows >= LEAST_EXPECTED, sparse.argmax(axis=1), at)
-    for share, extra in zip(rest, joined, strict=True):
-        share[np.arange(len(share)), at] += extra
-    return rest[0], rest[1]
-
-
-def groups_of(column: ColumnSpec, reference: Floats) -> npt.NDArray[np.intp]:
-    """The coarse cell of each cell of a column."""
-    if column.kind == NUMBER:
-        assert column.grid is not None
-        return coarse_groups(reference, column.grid.atoms, NUMBER_CELL)
-    # Categories stand most frequent first; rare and unseen ones join the rarest.
-    return coarse_groups(reference, np.ones(len(reference), dtype=bool), CATEGORY_CELL)
-
-
 def score(
-    reference: State,
+    reference: State | Yardstick,
     current: State,
     spec: Spec,
     statistics: Sequence[str] = STATISTICS,
@@ -116,84 +80,126 @@ def score(
 ) -> list[Score]:
     """Scores of every column of `spec` that has a distribution, statistics in the order given.
 
-    Columns without rows on one side are `no_data`, with fewer than `min_rows` effective values
-    `insufficient`.
+    Hand in a `Yardstick` where many windows are scored. Columns without values on one side are `no_data`,
+    with fewer than `min_rows` effective ones `insufficient`. Cost: about 3 ms for 50 columns.
     """
-    names = [c.name for c in spec.columns.values() if c.kind in (NUMBER, CATEGORY) and c.cells]
-    width = max((spec.columns[name].cells for name in names), default=0)
-    fine = np.zeros((2, len(names), width))
-    coarse = np.zeros((2, len(names), width))
-    sizes = np.zeros((2, len(names)))
-    largest = np.zeros(len(names))
-    for row, name in enumerate(names):
-        column = spec.columns[name]
-        for side, state in enumerate((reference, current)):
-            cells = weighted_cells(state, name, column.cells)
-            fine[side, row, : column.cells] = cells
-            sizes[side, row] = _effective(state, name, cells)
-        groups = groups_of(column, fine[0, row, : column.cells])
-        for side in range(2):
-            coarse[side, row] = np.bincount(groups, fine[side, row, : column.cells], width)
-        largest[row] = _largest_open_bin(column, fine[:, row, : column.cells])
-    measured = _measure(fine, coarse, sizes, largest, margin)
+    stick = reference if isinstance(reference, Yardstick) else yardstick(reference, spec)
+    now = counted_state(current, spec, stick.names, stick.groups.shape[1])
+    measured = _measure(stick, now, statistics, margin)
+    status = _statuses(stick, now, min_rows)
     scores = []
-    for row, name in enumerate(names):
-        n, m = float(sizes[0, row]), float(sizes[1, row])
-        status = NO_DATA if not n or not m else INSUFFICIENT if min(n, m) < min_rows else OK
+    for row, name in enumerate(stick.names):
+        n, m = float(stick.counted.effective[row]), float(now.effective[row])
+        same = _rounding(stick, now, row)
         for statistic in statistics:
-            if statistic == KS and spec.columns[name].kind == CATEGORY:
+            if statistic in ORDERED and not stick.numeric[row]:
                 continue
-            value, plain, p_value, bound = (None if a is None else float(a[row]) for a in measured[statistic])
-            if status == NO_DATA:
-                value = plain = p_value = bound = None
-            scores.append(Score(name, statistic, value, plain, n, m, status, p_value, bound))
+            found = [None if part is None else float(part[row]) for part in measured[statistic]]
+            value, plain, p_value, bound = found if status[row] != NO_DATA else (None, None, None, None)
+            if same:
+                value, p_value = 0.0, None if p_value is None else 1.0
+            scores.append(Score(name, statistic, value, plain, n, m, status[row], p_value, bound))
     return scores
 
 
 _Measured = tuple[Floats, Floats, Floats | None, Floats | None]
+"""Corrected value, plain value, p-value, bound; each (rows,)."""
 
 
 def _measure(
-    fine: Floats, coarse: Floats, sizes: Floats, largest: Floats, margin: float
+    stick: Yardstick, now: Counted, statistics: Sequence[str], margin: float
 ) -> dict[str, _Measured]:
-    n, m = sizes
-    p, q = distances.shares(coarse[1]), distances.shares(coarse[0])
-    cells = ((p > 0) | (q > 0)).sum(axis=-1)
+    n, m = stick.counted.effective, now.effective
+    q, p = distances.shares(stick.coarse), distances.shares(stick.coarsened(now.cells))
     noise = 1.0 / np.maximum(n, 1.0) + 1.0 / np.maximum(m, 1.0)
-    expected = np.maximum(cells - 1, 0) * noise
-    plain_psi = distances.psi(p, q, m, n)
-    _, p_margin = margin_test(*well_filled(q, p, np.minimum(n, m)), n, m, margin)
-    divergence = distances.jensen_shannon_divergence(p, q)
-    ks = distances.kolmogorov_smirnov(distances.shares(fine[1]), distances.shares(fine[0]))
-    chance = 0.8687**2 * noise  # the mean of Kolmogorov's law is 0.8687 / sqrt(N)
-    return {
-        PSI: (np.maximum(plain_psi - expected, 0.0), plain_psi, p_margin, None),
-        JS: (
-            np.sqrt(np.maximum(divergence - expected / (8 * np.log(2)), 0.0)),
-            np.sqrt(divergence),
-            None,
-            None,
-        ),
-        KS: (np.sqrt(np.maximum(ks**2 - chance, 0.0)), ks, kolmogorov_p(ks, n, m), largest),
-    }
+    used = ((p > 0) | (q > 0)).sum(axis=1)
+    expected = np.maximum(used - 1, 0) * noise
+    found: dict[str, _Measured] = {}
+    if PSI in statistics:
+        plain = distances.psi(p, q, m, n)
+        _, p_value = margin_test(*well_filled(q, p, np.minimum(n, m)), n, m, margin)
+        found[PSI] = np.maximum(plain - expected, 0.0), plain, p_value, None
+    if JS in statistics:
+        divergence = distances.jensen_shannon_divergence(p, q)
+        corrected = np.sqrt(np.maximum(divergence - expected / (8 * np.log(2)), 0.0))
+        found[JS] = corrected, np.sqrt(divergence), None, None
+    if HELLINGER in statistics:
+        squared = distances.hellinger_squared(p, q)
+        found[HELLINGER] = np.sqrt(np.maximum(squared - expected / 8, 0.0)), np.sqrt(squared), None, None
+    if TV in statistics:
+        plain = distances.total_variation(p, q)
+        pooled = (p * m[:, None] + q * n[:, None]) / np.maximum(n + m, 1.0)[:, None]
+        chance = np.sqrt(pooled * (1 - pooled) * noise[:, None]).sum(axis=1) / np.sqrt(2 * np.pi)
+        found[TV] = _beyond(plain, chance), plain, None, None
+    if CHI_SQUARE in statistics:
+        plain, freedom = distances.chi_square(p, q, m, n)
+        association = np.maximum(plain / np.maximum(n + m, 1.0) - freedom / np.maximum(n + m - 1, 1.0), 0.0)
+        p_value = np.where(freedom > 0, special.chdtrc(np.maximum(freedom, 1.0), plain), 1.0)
+        found[CHI_SQUARE] = np.sqrt(association), plain, p_value, None
+    if ORDERED & set(statistics):
+        _measure_ordered(stick, now, noise, found)
+    return found
 
 
-def _effective(state: State, name: str, cells: Floats) -> float:
-    """Kish's effective number of the column's values."""
-    total = float(cells.sum())
-    squares = sum(
-        weight * weight * stratum.columns[name].values
-        for weight, stratum in state.strata.items()
-        if name in stratum.columns
+def _measure_ordered(stick: Yardstick, now: Counted, noise: Floats, found: dict[str, _Measured]) -> None:
+    n, m = stick.counted.effective, now.effective
+    q, p = distances.shares(stick.counted.cells), distances.shares(now.cells)
+    ks = distances.kolmogorov_smirnov(p, q)
+    open_bins = np.where(stick.atoms, 0.0, np.maximum(p, q)).max(axis=1, initial=0.0)
+    # The mean of Kolmogorov's law is 0.8687 / sqrt(N).
+    found[KS] = _beyond(ks, 0.8687 * np.sqrt(noise)), ks, kolmogorov_p(ks, n, m), open_bins
+    w1, chance, bound = binned_wasserstein(
+        stick.edges, stick.counted.cells, stick.counted.sums, now.cells, now.sums, noise
     )
-    return total * total / squares if squares else 0.0
+    found[WASSERSTEIN] = _beyond(w1, chance) / stick.scale, w1 / stick.scale, None, bound / stick.scale
 
 
-def _largest_open_bin(column: ColumnSpec, both: Floats) -> float:
-    """The largest share, on either side, of a bin that is no atom: how far binned KS can lie from the exact
-    one.
+def _beyond(plain: Floats, chance: Floats) -> Floats:
+    """A distance less what chance makes of it on average, in quadrature."""
+    return np.asarray(np.sqrt(np.maximum(plain**2 - chance**2, 0.0)))
+
+
+def _statuses(stick: Yardstick, now: Counted, min_rows: float) -> list[str]:
+    fewest = np.minimum(stick.counted.effective, now.effective)
+    single = (stick.counted.low == stick.counted.high) & (now.low == now.high)
+    changed = stick.counted.low != now.low
+    return [
+        NO_DATA
+        if not few
+        else INSUFFICIENT
+        if few < min_rows
+        else OK
+        if not one
+        else CONSTANT_CHANGED
+        if other
+        else CONSTANT
+        for few, one, other in zip(fewest.tolist(), single.tolist(), changed.tolist(), strict=True)
+    ]
+
+
+def _rounding(stick: Yardstick, now: Counted, row: int) -> bool:
+    """Both sides are constant and differ by no more than rounding."""
+    before, after = stick.counted.low[row], now.low[row]
+    if before != stick.counted.high[row] or after != now.high[row]:
+        return False
+    return bool(abs(after - before) <= CONSTANT_TOLERANCE * abs(before))
+
+
+def well_filled(q: Floats, p: Floats, rows: Floats) -> tuple[Floats, Floats]:
+    """Shares with the cells joined in which fewer than five of `rows` stand on the average of both sides.
+
+    The chi-square law needs that many: one odd row in a cell that is nearly empty would be an alarm. What is
+    still too few after joining goes to the smallest of the other cells.
     """
-    if column.kind != NUMBER or column.grid is None:
-        return 0.0
-    share = distances.shares(both)
-    return float(share[:, ~column.grid.atoms].max(initial=0.0))
+    sparse: npt.NDArray[np.bool_] = (p + q) * (rows[:, None] / 2) < LEAST_EXPECTED
+    if not sparse.any():
+        return q, p
+    joined = [np.where(sparse, share, 0.0).sum(axis=1) for share in (q, p)]
+    rest = [np.where(sparse, 0.0, share) for share in (q, p)]
+    at = np.where(sparse, np.inf, q).argmin(axis=1)
+    # Enough together: a cell of their own, in the place of the first of them.
+    enough = (joined[0] + joined[1]) * (rows / 2) >= LEAST_EXPECTED
+    at = np.where(enough, sparse.argmax(axis=1), at)
+    for share, extra in zip(rest, joined, strict=True):
+        share[np.arange(len(share)), at] += extra
+    return rest[0], rest[1]

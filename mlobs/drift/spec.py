@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
+from mlobs.drift.deep import word_hash
 from mlobs.drift.grid import Grid
 
 NUMBER: Final = "number"
@@ -23,8 +27,13 @@ CHECKS: Final = (NULL, UNSEEN, RANGE, TYPE, CONSTANT, SCHEMA)
 ROW_CHECKS: Final = (NULL, UNSEEN, RANGE, TYPE, SCHEMA)
 """Checks that a single row can fail; a column is constant only as a whole."""
 
-CATEGORY_CAP: Final = 1024
-"""Categories of a reference that have a cell of their own; the rarer ones share one."""
+HEAVY: Final = 1 / 1000
+"""Categories from this share of the reference on have a cell of their own; the rarer ones share hashed
+cells. To give the most frequent of the rare ones cells would be to choose by chance, and look like drift
+ever after."""
+RARE_CELLS: Final = 64
+KNOWN_CAP: Final = 65_536
+"""With more different categories in the reference a new one is no news: `unseen` is off."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,20 +49,39 @@ class ColumnSpec:
     grid: Grid | None = None
     categories: tuple[str, ...] = ()
     known: frozenset[str] = frozenset()
-    """Rare categories beyond the cap: known, though without a cell of their own."""
+    """Rare categories: known, though without a cell of their own."""
+    rare: int = 1
+    """Cells that the rare ones share, by hash."""
+    open_ended: bool = False
+    """More categories than can be kept: none is unseen."""
     limits: tuple[float, float] | None = None
     """Declared range, else what the reference saw: values outside fail `range`."""
     declared: bool = False
     """The limits or categories were declared by a person and not inferred."""
+    places: Mapping[str, int] = field(default_factory=dict)
+    """Cell of each of `categories`; filled in when it is made."""
     row_checks: frozenset[str] = frozenset(ROW_CHECKS)
     """Checks whose failure makes a row bad. Leaves out what reference days do as a habit."""
 
+    def cells_of(self, words: Sequence[str]) -> npt.NDArray[np.intp]:
+        """The cell of each category; the last one for those that the reference does not know."""
+        place, unseen = self.places, len(self.categories) + self.rare
+        cells = [place.get(word, unseen) for word in words]
+        for at, cell in enumerate(cells):
+            if cell == unseen and (self.open_ended or words[at] in self.known):
+                cells[at] = len(self.categories) + word_hash(words[at]) % self.rare
+        return np.array(cells, dtype=np.intp)
+
+    def __post_init__(self) -> None:
+        if len(self.places) != len(self.categories):
+            object.__setattr__(self, "places", {word: cell for cell, word in enumerate(self.categories)})
+
     @property
     def cells(self) -> int:
-        """Cells of the counts: bins; or categories, then one for rare and one for unseen ones."""
+        """Cells of the counts: bins; or categories, then those of the rare ones and one for unseen ones."""
         if self.kind == NUMBER:
             return self.grid.bins if self.grid is not None else 0
-        return len(self.categories) + 2 if self.kind == CATEGORY else 0
+        return len(self.categories) + self.rare + 1 if self.kind == CATEGORY else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,3 +92,9 @@ class Spec:
     reference: str = ""
     ignored: frozenset[str] = field(default=frozenset())
     """Columns that are no features (event time, slice): no news when they come along."""
+    deep: bool = False
+    """Count what needs no reference too (`deep.Deep`): histogram, exact sum, distinct values."""
+    block: tuple[str, ...] = ()
+    """Numeric columns whose means and co-moments are kept."""
+    duplicates: bool = False
+    """Keep a sketch of whole rows, to tell repeated ones."""

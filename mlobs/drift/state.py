@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
-from hashlib import blake2b
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from mlobs.drift import hll
+from mlobs.drift.block import Block, merge_blocks
+from mlobs.drift.deep import Deep, merge_deep, smallest, word_hash
 from mlobs.drift.grid import Floats, Ints
 from mlobs.errors import UsageError
 
@@ -49,6 +51,8 @@ class ColumnCounts:
     unseen: Mapping[str, int] = field(default_factory=dict)
     outside: Mapping[int, int] = field(default_factory=dict)
     """Log-linear histogram (see `bits`) of the finite values beyond the limits."""
+    deep: Deep | None = None
+    """What needs no reference; only where the spec asks for it."""
 
     @property
     def values(self) -> int:
@@ -66,6 +70,10 @@ class Stratum:
     """Rows that fail each check in some column, and under `any` those that fail one check or more."""
     extra: Mapping[str, int] = field(default_factory=dict)
     """Rows of batches with a column that the reference does not know."""
+    block: Block | None = None
+    """Means and co-moments of the columns that the spec names for it."""
+    rows_seen: hll.Registers | None = None
+    """Sketch of whole rows, where the spec asks for duplicates."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +133,18 @@ def _merge_strata(a: Stratum, b: Stratum) -> Stratum:
     columns = dict(a.columns)
     for name, counts in b.columns.items():
         columns[name] = merge_columns(columns[name], counts) if name in columns else counts
-    return Stratum(a.rows + b.rows, columns, add(a.bad_rows, b.bad_rows), add(a.extra, b.extra))
+    return Stratum(
+        a.rows + b.rows,
+        columns,
+        add(a.bad_rows, b.bad_rows),
+        add(a.extra, b.extra),
+        a.block if b.block is None else b.block if a.block is None else merge_blocks(a.block, b.block),
+        _either(a.rows_seen, b.rows_seen),
+    )
+
+
+def _either(a: hll.Registers | None, b: hll.Registers | None) -> hll.Registers | None:
+    return a if b is None else b if a is None else hll.merge(a, b)
 
 
 def merge_columns(a: ColumnCounts, b: ColumnCounts) -> ColumnCounts:
@@ -146,6 +165,7 @@ def merge_columns(a: ColumnCounts, b: ColumnCounts) -> ColumnCounts:
         high=max(a.high, b.high),
         unseen=keep_smallest(add(a.unseen, b.unseen), EXAMPLES) if a.unseen or b.unseen else {},
         outside=add(a.outside, b.outside) if a.outside or b.outside else {},
+        deep=a.deep if b.deep is None else b.deep if a.deep is None else merge_deep(a.deep, b.deep),
     )
 
 
@@ -158,16 +178,8 @@ def add(a: Mapping[K, int], b: Mapping[K, int]) -> dict[K, int]:
 
 
 def keep_smallest(counts: Mapping[str, int], cap: int) -> dict[str, int]:
-    """The `cap` categories of smallest hash. A category kept of the whole was kept of every part, so its
-    count is exact, and the choice does not depend on the order of merging."""
-    if len(counts) <= cap:
-        return dict(counts)
-    return {word: counts[word] for word in sorted(counts, key=word_hash)[:cap]}
-
-
-def word_hash(word: str) -> int:
-    """64-bit hash of a category; the same in every process and version."""
-    return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    """The `cap` categories of smallest hash: see `deep.smallest`."""
+    return smallest(counts, {word: word_hash(word) for word in counts}, cap)
 
 
 def weighted_cells(state: State, name: str, cells: int, attribute: str = "cells") -> Floats:

@@ -49,7 +49,7 @@ def kolmogorov_p(distance: npt.ArrayLike, n: npt.ArrayLike, m: npt.ArrayLike) ->
     """p-value of the two-sample Kolmogorov-Smirnov distance by the limit law with Stephens' correction
     (1970).
 
-    Within 0.002 of the exact law from 20 rows on, and 500 times cheaper than it.
+    Within 0.01 of the exact law from 150 effective rows on, on the large side, and 500 times cheaper.
     """
     left, right = np.asarray(n, dtype=np.float64), np.asarray(m, dtype=np.float64)
     root = np.sqrt(left * right / np.maximum(left + right, 1e-300))
