@@ -186,6 +186,138 @@ def _main_kind(kinds: Counter[str]) -> str:
     return max(ranked, key=lambda kind: ranked[kind])
 
 
+def combine(tables: Sequence[pa.Table], columns: Mapping[str, str | None], types: Types) -> pa.Table:
+    """The tables one after the other, each brought to the same columns and the types in `types`.
+
+    For tables of several files, whose features may have come, gone or changed their type in between.
+    """
+    if len(tables) == 1 and set(columns) | {CONFLICTS} <= set(tables[0].column_names):
+        _learn(tables[0], types)
+        if all(_fits(field.type, types.get(field.name)) for field in _features_of(tables[0])):
+            return tables[0]
+    for each in tables:
+        _learn(each, types)
+    names = _union(columns, *(each.column_names for each in tables))
+    features = _union(*([field.name for field in _features_of(each)] for each in tables))
+    stages = _union(*([field.name for field in _children(each, STAGES)] for each in tables))
+    fixed = {name for name in names if name not in (FEATURES, STAGES, CONFLICTS, "event_id")}
+    brought = []
+    for each in tables:
+        conflicts: list[Conflict] = []
+        arrays: dict[str, pa.Array] = {"event_id": _column(each, "event_id", "s")}
+        for name in names:
+            if name in fixed:
+                kind = columns.get(name) or types.get(name, "s")
+                arrays[name] = _bring(_column(each, name, kind), name, kind, conflicts)
+        if columns is RECORD_COLUMNS:
+            arrays[STAGES] = _bring_struct(each, STAGES, stages, dict.fromkeys(stages, "f"), conflicts)
+            arrays[FEATURES] = _bring_struct(each, FEATURES, features, types, conflicts)
+        arrays[CONFLICTS] = _joined_conflicts(each, conflicts)
+        brought.append(pa.table(arrays))
+    return pa.concat_tables(brought)
+
+
+def _children(table: pa.Table, name: str) -> list[pa.Field]:
+    if name not in table.column_names or not pa.types.is_struct(table.schema.field(name).type):
+        return []
+    return list(table.schema.field(name).type)
+
+
+def _features_of(table: pa.Table) -> list[pa.Field]:
+    return _children(table, FEATURES)
+
+
+def _learn(table: pa.Table, types: Types) -> None:
+    """Kinds of what is not known yet; integers become floats where floats came."""
+    found = [(field.name, field.type) for field in _features_of(table)]
+    found += [
+        (name, table.schema.field(name).type)
+        for name in ("prediction", "label")
+        if name in table.column_names
+    ]
+    for name, arrow in found:
+        kind = _kind_of_arrow(arrow)
+        if kind is not None and (name not in types or (types[name] == "i" and kind == "f")):
+            types[name] = kind
+
+
+def _kind_of_arrow(arrow: pa.DataType) -> str | None:
+    return next((kind for kind, own in _ARROW.items() if own == arrow), None)
+
+
+def _fits(arrow: pa.DataType, kind: str | None) -> bool:
+    return kind is not None and _ARROW[kind] == arrow
+
+
+def _column(table: pa.Table, name: str, kind: str) -> pa.Array:
+    if name not in table.column_names:
+        return pa.nulls(len(table), _ARROW[kind])
+    found = table.column(name).combine_chunks()
+    return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
+
+
+def _bring(array: pa.Array, name: str, kind: str, conflicts: list[Conflict]) -> pa.Array:
+    """`array` as the type of `kind`; values that are of another one go beside."""
+    wanted = _ARROW[kind]
+    if array.type == wanted:
+        return array
+    if array.null_count == len(array):
+        return pa.nulls(len(array), wanted)
+    if kind == "f" and pa.types.is_integer(array.type):
+        try:
+            return array.cast(wanted)  # safe: raises where a float cannot hold the integer
+        except pa.ArrowInvalid:
+            pass  # value by value then
+    types = {name: kind}
+    values = [
+        value if type(value) in _KIND_OF else str(value) for value in array.to_pylist() if value is not None
+    ]
+    filled = iter(values)
+    return _mixed(
+        name,
+        [next(filled) if valid else None for valid in array.is_valid().to_pylist()],
+        types,
+        conflicts,
+        "",
+    )
+
+
+def _bring_struct(
+    table: pa.Table, name: str, names: list[str], types: Types, conflicts: list[Conflict]
+) -> pa.Array:
+    rows = len(table)
+    own = {field.name for field in _children(table, name)}
+    if not names:
+        return pa.array([None] * rows, pa.struct([]))
+    column = _column(table, name, "s") if own else None
+    prefix = "stage." if name == STAGES else ""
+    arrays = []
+    for each in names:
+        kind = types.get(each, "s")
+        if column is None or each not in own:
+            arrays.append(pa.nulls(rows, _ARROW[kind]))
+            continue
+        here: list[Conflict] = []
+        arrays.append(_bring(pc.struct_field(column, each), each, kind, here))
+        conflicts.extend(Conflict(row, prefix + label, value) for row, label, value in here)
+    return pa.StructArray.from_arrays(arrays, names)
+
+
+def _joined_conflicts(table: pa.Table, conflicts: list[Conflict]) -> pa.Array:
+    rows = len(table)
+    if CONFLICTS not in table.column_names:
+        return _conflict_column(conflicts, rows)
+    before = table.column(CONFLICTS).combine_chunks()
+    if not conflicts:
+        return pa.concat_arrays(before.chunks) if isinstance(before, pa.ChunkedArray) else before
+    added = _conflict_column(conflicts, rows).to_pylist()
+    both = [
+        (list(old or ()) + list(new or ())) or None
+        for old, new in zip(before.to_pylist(), added, strict=True)
+    ]
+    return pa.array(both, pa.map_(pa.string(), pa.string()))
+
+
 def _conflict_column(conflicts: list[Conflict], rows: int) -> pa.Array:
     kind = pa.map_(pa.string(), pa.string())
     if not conflicts:

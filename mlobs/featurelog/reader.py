@@ -1,32 +1,44 @@
-"""The reading half: `LogReader(source).poll(cursor)` gives what is new, in columns.
+"""The reading half: `LogReader(source).poll(cursor)` gives what is new, in columns, from lake and spool
+alike.
 
 The cursor is opaque and says it all: how far each writer's segments were read, which numbers were seen,
-which type each feature has. Whoever stores it together with what was made of the chunk reads every record
-once, whatever is killed in between. Torn tails wait while their segment grows, and are passed over once it
-cannot grow any more; broken frames are skipped and counted.
+which lake entries are done with, which type each feature has. Whoever stores it together with what was made
+of the chunk reads every record once, whatever is killed in between, also when a segment moves into the lake
+between two polls.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from mlobs.errors import Problem, UnreadableError
-from mlobs.featurelog.blocks import Block, block_numbers, unpack_block, unpack_column
-from mlobs.featurelog.columns import LABEL_COLUMNS, RECORD_COLUMNS, Part, kept_rows, table
-from mlobs.featurelog.frames import END, LABELS, RECORDS, Damage, unpack
-from mlobs.featurelog.sequences import Seen
-from mlobs.featurelog.spool import OPEN, SEALED, Segment, list_segments
+from mlobs.featurelog.columns import LABEL_COLUMNS, RECORD_COLUMNS, Part, combine, kept_rows, table
+from mlobs.featurelog.cursor import Account, State, load_cursor
+from mlobs.featurelog.frames import LABELS, RECORDS
+from mlobs.featurelog.lake import Entry, Lake, LakeFile, commit_time, stamp
+from mlobs.featurelog.segments import (
+    Counts,
+    GoneError,
+    fresh,
+    model_of,
+    segment_blocks,
+    spool_blocks,
+    times_of,
+)
+from mlobs.featurelog.spool import Segment, list_segments
+from mlobs.featurelog.storage import open_storage
 from mlobs.records import FeatureRecord
 
-CURSOR_VERSION: Final = 1
+_BROKEN: Final = (ValueError, TypeError, KeyError, IndexError, pa.ArrowException)
+_LATE_COMMITS: Final = 6 * 3600.0
+"""Seconds by which the clocks of committing machines may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +52,7 @@ class ReadStats:
     duplicates: int = 0
     gaps: int = 0
     unreadable: int = 0
-    """Broken stretches in the middle of a segment, and blocks that could not be understood."""
+    """Broken stretches in the middle of a segment, blocks and files that could not be understood."""
     torn: int = 0
     """Segments that end inside a frame: what their writer had in hand, and had not acknowledged, when it
     died.
@@ -59,30 +71,17 @@ class Chunk:
     """The limit ended the poll: there is more to read at once."""
 
 
-@dataclass(slots=True)
-class _Position:
-    """How far a writer was read: everything before byte `offset` of segment `number`."""
-
-    number: int = 0
-    offset: int = 0
-
-
-@dataclass(slots=True)
-class _Account:
-    """Which numbers of a writer were seen, wherever they were read."""
-
-    seen: Seen = field(default_factory=Seen)
-    first: int = 0
-    """Numbers below it are not missed: their segments were gone before this reader came."""
-    offered: int = 0
-    """Numbers that the writer is known to have given out."""
-
-
 class LogReader:
-    """Reads the feature log at `source`, its directory. Keeps nothing between polls; safe beside writers."""
+    """Reads the feature log at `source`: a directory (spool and lake) or `s3://bucket/prefix` (lake).
 
-    def __init__(self, source: str | Path) -> None:
-        self.folder = Path(str(source).removeprefix("file://"))
+    Keeps nothing between polls but what cannot change; safe beside writers, compaction and erasure.
+    """
+
+    def __init__(self, source: str | Path, environ: Mapping[str, str] | None = None) -> None:
+        self.source = str(source)
+        remote = self.source.startswith("s3://")
+        self.folder = None if remote else Path(self.source.removeprefix("file://"))
+        self.lake = Lake(open_storage(self.source, environ))
         # Of sealed segments that were scanned: they do not change any more.
         self._spans: dict[str, tuple[float, float]] = {}
 
@@ -91,62 +90,50 @@ class LogReader:
 
         Raises UnreadableError for a cursor that is none. A log that does not exist yet is an empty one.
         """
-        state = _load_cursor(cursor)
-        positions, accounts, types = state.positions, state.accounts, state.types
-        counts = _Counts()
-        records: dict[str, list[Part]] = {}
-        labels: list[Part] = []
-        rows, more = 0, False
-        for kind, block, writer, number, end in self._frames(positions, counts):
-            account = accounts.setdefault(block["writer"], _Account())
-            part = _fresh(block, account, number, counts)
-            positions[writer] = _Position(number, end)
-            if part is None or kind not in (RECORDS, LABELS):
-                continue
-            if kind == LABELS:
-                labels.append(part)
-            else:
-                records.setdefault(_model_of(block), []).append(part)
-            rows += kept_rows(part)
-            if rows >= limit:
-                more = True
-                break
+        state, counts = load_cursor(cursor), Counts()
+        found = _Found(limit)
+        # The spool is listed before the lake: a segment that is in neither list cannot be.
+        segments = self._segments()
+        if self._poll_lake(state, counts, found):
+            self._poll_spool(segments, state, counts, found)
         tables = {}
-        for model, parts in records.items():
-            tables[model] = _build(parts, RECORD_COLUMNS, types.setdefault(f"m:{model}", {}), counts)
-        label_table = _build(labels, LABEL_COLUMNS, types.setdefault("labels", {}), counts)
+        for model in found.models():
+            types = state.types_of(f"m:{model}")
+            tables[model] = found.table(model, RECORD_COLUMNS, types, counts)
+        labels = found.table(None, LABEL_COLUMNS, state.types_of("labels"), counts)
         stats = ReadStats(
             sum(len(each) for each in tables.values()),
-            len(label_table),
+            len(labels),
             counts.duplicates,
-            sum(each.seen.gaps(each.first, each.offered) for each in accounts.values()),
+            state.gaps,
             counts.unreadable,
             counts.torn,
         )
-        return Chunk(tables, label_table, _dump_cursor(state), stats, more)
+        return Chunk(tables, labels, state.dump(), stats, found.full())
 
     def find(
         self,
         *,
         trace_ids: Iterable[str] = (),
         prediction_ids: Iterable[str] = (),
-        start: float = float("-inf"),
-        end: float = float("inf"),
+        start: float = -math.inf,
+        end: float = math.inf,
         limit: int = 100,
     ) -> list[FeatureRecord]:
         """Records by trace or prediction id whose event time lies in `[start, end]`: evidence for a page.
 
-        Reads the whole log from its end; each id once. What masking changed is as the log has it.
+        The newest first to be looked at; each once, by time. What masking changed is as the log has it.
         """
         wanted = {"trace_id": set(trace_ids), "prediction_id": set(prediction_ids)}
         found: dict[str, FeatureRecord] = {}
-        counts = _Counts()
-        for segment in reversed(list_segments(self.folder)):
-            for kind, block, _end in _segment_blocks(segment, 0, counts, grows=True):
-                if kind != RECORDS or not block["n"]:
-                    continue
-                for record in _matching(block, wanted, start, end):
-                    found.setdefault(record.event_id, record)
+        if not any(wanted.values()):
+            return []
+        for one in self._newest_first(start, end, ""):
+            hits = [
+                pc.is_in(one.column(name), pa.array(sorted(ids), pa.string())) for name, ids in wanted.items()
+            ]
+            for row in one.filter(pc.or_(*hits)).to_pylist():
+                found.setdefault(row["event_id"], _as_record(row))
             if len(found) >= limit:
                 break
         return sorted(found.values(), key=lambda record: record.event_time)[:limit]
@@ -154,156 +141,216 @@ class LogReader:
     def scan(self, start: float, end: float, model: str = "", limit: int = 20_000) -> pa.Table:
         """The newest `limit` records with event time in `[start, end]`, by time; `model` "" is all of them.
 
-        The columns of `poll`. Segments are read from the newest backwards, and one whose span of time is
-        known from an earlier scan and lies outside is not opened.
+        The columns of `poll`. Segments and files are read from the newest backwards, and one whose span of
+        time is known and lies outside is not opened.
         """
-        counts = _Counts()
-        accounts: dict[str, _Account] = {}
-        parts: list[Part] = []
-        rows = 0
-        for segment in sorted(list_segments(self.folder), key=_age):
-            if not _overlaps(self._spans.get(segment.name), start, end):
-                continue
-            low, high = float("inf"), float("-inf")
-            for kind, block, _end in _segment_blocks(segment, 0, counts, grows=True):
-                if kind != RECORDS or not block["n"]:
-                    continue
-                times = _times(block)
-                low = float(np.fmin.reduce(times, initial=low))
-                high = float(np.fmax.reduce(times, initial=high))
-                inside = (times >= start) & (times <= end)
-                if not inside.any() or model not in ("", _model_of(block)):
-                    continue
-                part = _fresh(block, accounts.setdefault(block["writer"], _Account()), 0, counts)
-                if part is not None:
-                    keep = inside if part.keep is None else inside & part.keep
-                    parts.append(Part(block, keep))
-                    rows += int(np.count_nonzero(keep))
-            if segment.sealed:
-                self._spans[segment.name] = (low, high)
+        tables, rows = [table([], RECORD_COLUMNS, {})], 0
+        seen: set[str] = set()
+        for one in self._newest_first(start, end, model):
+            ids = one.column("event_id").to_pylist()
+            fresh_rows = [each not in seen for each in ids]
+            if not all(fresh_rows):
+                one = one.filter(pa.array(fresh_rows))
+            seen.update(ids)
+            tables.append(one)
+            rows += len(one)
             if rows >= limit:
                 break
-        found = _build(parts, RECORD_COLUMNS, {}, counts).sort_by("event_time")
+        found = combine(tables, RECORD_COLUMNS, {}).sort_by("event_time")
         return found.slice(max(0, len(found) - limit))
 
-    def _frames(
-        self, positions: dict[str, _Position], counts: _Counts
-    ) -> Iterator[tuple[int, Block, str, int, int]]:
-        """(kind, block, writer, segment, end) of all that is new, the writer that is furthest back first."""
-        segments: dict[str, list[Segment]] = {}
-        for segment in list_segments(self.folder):
-            segments.setdefault(segment.writer, []).append(segment)
-        heap: list[tuple[float, str, Iterator[tuple[int, Block, int, int]]]] = []
-        for writer, own in segments.items():
-            positions.setdefault(writer, _Position())
-            stream = _writer_blocks(own, positions, counts)
-            heap.append((float("-inf"), writer, stream))
-        heapq.heapify(heap)
-        while heap:
-            time, writer, stream = heapq.heappop(heap)
-            following = next(stream, None)
-            if following is None:
+    # -- polling ------------------------------------------------------------------------------------
+
+    def _segments(self) -> list[Segment]:
+        return [] if self.folder is None else list_segments(self.folder)
+
+    def _poll_lake(self, state: State, counts: Counts, found: _Found) -> bool:
+        """Take what the lake has and the cursor has not; False when the limit ended it."""
+        names = self.lake.names()
+        for name in names:
+            if name < state.entries_from:
                 continue
-            kind, block, number, end = following
-            yield kind, block, writer, number, end
-            heapq.heappush(heap, (_block_time(block, time), writer, stream))
+            entry = self.lake.entry(name)
+            if name in state.entries or entry is None:
+                continue
+            if not self._poll_entry(entry, state, counts, found):
+                return False
+            state.entries.add(name)
+        if names:
+            bound = max(0.0, commit_time(max(names)) - _LATE_COMMITS)
+            state.entries_from = max(state.entries_from, stamp(bound))
+            state.entries = {name for name in state.entries if name >= state.entries_from}
+        return True
 
-
-@dataclass(slots=True)
-class _Counts:
-    duplicates: int = 0
-    unreadable: int = 0
-    torn: int = 0
-
-
-def _writer_blocks(
-    segments: list[Segment], positions: dict[str, _Position], counts: _Counts
-) -> Iterator[tuple[int, Block, int, int]]:
-    """(kind, block, segment, end) of one writer's segments, from its position on."""
-    writer = segments[0].writer
-    number, offset = positions[writer].number, positions[writer].offset
-    for place, segment in enumerate(segments):
-        if segment.number < number:
-            continue
-        start = offset if segment.number == number else 0
-        grows = not segment.sealed and place == len(segments) - 1
-        for kind, block, end in _segment_blocks(segment, start, counts, grows):
-            yield kind, block, segment.number, end
-        if not grows:
-            positions[writer] = _Position(segment.number + 1, 0)
-
-
-def _segment_blocks(
-    segment: Segment, start: int, counts: _Counts, grows: bool
-) -> Iterator[tuple[int, Block, int]]:
-    data = _read_from(segment.path, start)
-    if data is None:
-        counts.unreadable += 1
-        return
-    for frame in unpack(data):
-        if isinstance(frame, Damage):
-            if frame.torn:
-                counts.torn += not grows
-            else:
+    def _poll_entry(self, entry: Entry, state: State, counts: Counts, found: _Found) -> bool:
+        for file in entry.files:
+            if all(
+                state.account(writer).seen.covers(*each)
+                for writer, own in file.numbers.items()
+                for each in own
+            ):
+                continue
+            if found.full():
+                return False
+            try:
+                one = self.lake.table(file)
+            except FileNotFoundError:
+                continue  # expired since the manifest was listed
+            except pa.ArrowException:
                 counts.unreadable += 1
-            continue
-        try:
-            block = unpack_block(frame.payload)
-        except ValueError:
-            counts.unreadable += 1
-            continue
-        yield frame.kind, block, start + frame.end
+                continue
+            found.add_table(file.model, _unseen(one, state))
+        for writer, offered in entry.offered.items():
+            account = state.account(writer)
+            account.offered = max(account.offered, offered)
+            first = entry.first.get(writer, 0)
+            if first and not account.seen.overlaps(0, first):
+                account.first = max(account.first, first)
+        counts.duplicates += entry.duplicates
+        counts.unreadable += entry.unreadable
+        counts.torn += entry.torn
+        return True
+
+    def _poll_spool(self, segments: list[Segment], state: State, counts: Counts, found: _Found) -> None:
+        if found.full():
+            return
+        # Between its commit and its removal a segment is in both places: that is no duplicate.
+        moved = self.lake.segments()
+        segments = [segment for segment in segments if segment.name not in moved]
+        for read in spool_blocks(segments, state.positions, counts):
+            account = state.account(read.block["writer"])
+            part = fresh(read.block, account, read.segment.number == 0, counts)
+            position = state.positions[read.segment.writer]
+            position.number, position.offset = read.segment.number, read.end
+            if part is not None and read.kind in (RECORDS, LABELS):
+                found.add_part(None if read.kind == LABELS else model_of(read.block), part)
+                if found.full():
+                    return
+
+    # -- looking back -------------------------------------------------------------------------------
+
+    def _newest_first(self, start: float, end: float, model: str) -> Iterable[pa.Table]:
+        """Tables of rows within the time range, of the newest segment or file first."""
+        for segment in sorted(self._segments(), key=_age):
+            if not _overlaps(self._spans.get(segment.name), start, end):
+                continue
+            parts, span = _parts_within(segment, start, end, model)
+            if segment.sealed and span is not None:
+                self._spans[segment.name] = span
+            if parts:
+                yield _build(parts, RECORD_COLUMNS, {}, Counts())
+        for _entry, file in self._files_newest_first():
+            if (
+                file.model is None
+                or model not in ("", file.model)
+                or not _overlaps((file.start, file.end), start, end)
+            ):
+                continue
+            try:
+                one = combine([self.lake.table(file)], RECORD_COLUMNS, {})
+            except (FileNotFoundError, pa.ArrowException):
+                continue  # expired, or broken: a poll counts it
+            times = one.column("event_time")
+            yield one.filter(pc.and_(pc.greater_equal(times, start), pc.less_equal(times, end)))
+
+    def _files_newest_first(self) -> list[tuple[Entry, LakeFile]]:
+        pairs = [(entry, file) for entry in self.lake.entries() for file in entry.files]
+        return sorted(pairs, key=lambda pair: -pair[1].end)
 
 
-def _read_from(path: Path, start: int) -> bytes | None:
-    """The file from byte `start` on, by its name of before or after sealing; None when unreadable."""
-    for candidate in (path, path.with_suffix(SEALED), path.with_suffix(OPEN)):
-        try:
-            with candidate.open("rb") as handle:
-                handle.seek(start)
-                return handle.read()
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return None
-    return b""  # compacted or expired since it was listed: what is gone is read elsewhere
+class _Found:
+    """Rows on their way into a chunk: blocks of the spool, tables of the lake."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rows = 0
+        self._parts: dict[str | None, list[Part]] = {}
+        self._tables: dict[str | None, list[pa.Table]] = {}
+
+    def full(self) -> bool:
+        return self._rows >= self._limit
+
+    def add_part(self, model: str | None, part: Part) -> None:
+        self._parts.setdefault(model, []).append(part)
+        self._rows += kept_rows(part)
+
+    def add_table(self, model: str | None, one: pa.Table) -> None:
+        if len(one):
+            self._tables.setdefault(model, []).append(one)
+            self._rows += len(one)
+
+    def models(self) -> list[str]:
+        return [model for model in dict.fromkeys([*self._tables, *self._parts]) if model is not None]
+
+    def table(
+        self, model: str | None, columns: Mapping[str, str | None], types: dict[str, str], counts: Counts
+    ) -> pa.Table:
+        tables, parts = self._tables.get(model, []), self._parts.get(model, [])
+        if not tables:
+            return _build(parts, columns, types, counts)
+        if parts:
+            tables = [*tables, _build(parts, columns, dict(types), counts)]
+        return combine(tables, columns, types)
 
 
-def _fresh(block: Block, account: _Account, segment: int, counts: _Counts) -> Part | None:
-    """The rows of `block` that were not seen before; marks them as seen."""
-    account.offered = max(account.offered, int(block.get("offered", 0)))
-    rows = block["n"]
-    if not rows:
-        return None
-    numbers = block_numbers(block)
-    if segment and not account.seen.starts:
-        account.first = numbers[0]
-    low, high = numbers[0], numbers[-1] + 1
-    if high - low == rows and account.seen.overlaps(low, high) == 0:
-        account.seen.add_range(low, high)
-        return Part(block, None)
-    keep = np.fromiter((account.seen.add(number) for number in numbers), bool, rows)
-    fresh = int(np.count_nonzero(keep))
-    counts.duplicates += rows - fresh
-    if not fresh:
-        return None
-    return Part(block, None if fresh == rows else keep)
-
-
-def _model_of(block: Block) -> str:
+def _build(
+    parts: list[Part], columns: Mapping[str, str | None], types: dict[str, str], counts: Counts
+) -> pa.Table:
+    """The table of the parts; where a broken block spoils it, that block is left out and counted."""
     try:
-        return str(unpack_column(block["fields"]["model"], block["n"])[0] or "")
-    except (KeyError, IndexError, TypeError, ValueError):  # a broken block; building its table counts it
-        return ""
+        return table(parts, columns, types)
+    except _BROKEN:
+        good = []
+        for part in parts:
+            try:
+                table([part], columns, {})
+                good.append(part)
+            except _BROKEN:
+                counts.unreadable += 1
+        return table(good, columns, types)
 
 
-def _times(block: Block) -> Any:
-    """Event times in seconds; NaN where there is none."""
+def _covered(file: LakeFile, state: State) -> bool:
+    """Every record of the file was seen, in the spool or elsewhere."""
+    return all(
+        state.account(writer).seen.covers(*each) for writer, ranges in file.numbers.items() for each in ranges
+    )
+
+
+def _unseen(one: pa.Table, state: State) -> pa.Table:
+    """The rows of a lake file that the cursor has not seen; marks them as seen."""
+    ids = one.column("event_id").to_pylist()
+    accounts: dict[str, Account] = {}
+    keep = np.ones(len(ids), bool)
+    for row, event_id in enumerate(ids):
+        writer, _, number = event_id.rpartition("-")
+        account = accounts.get(writer)
+        if account is None:
+            account = accounts[writer] = state.account(writer)
+        keep[row] = account.seen.add(int(number))
+    return one if keep.all() else one.filter(pa.array(keep))
+
+
+def _parts_within(
+    segment: Segment, start: float, end: float, model: str
+) -> tuple[list[Part], tuple[float, float] | None]:
+    """Blocks of a segment that have rows in the time range, and the span of its event times when it was
+    readable.
+    """
+    counts, parts = Counts(), []
+    low, high = math.inf, -math.inf
     try:
-        values = unpack_column(block["fields"]["event_time"], block["n"])
-        return np.array([np.nan if value is None else value for value in values], float)
-    except (KeyError, IndexError, TypeError, ValueError):  # as above
-        return np.full(block["n"], np.nan)
+        for read in segment_blocks(segment, 0, counts, grows=True):
+            if read.kind != RECORDS or not read.block["n"]:
+                continue
+            times = times_of(read.block)
+            low, high = float(np.fmin.reduce(times, initial=low)), float(np.fmax.reduce(times, initial=high))
+            inside = (times >= start) & (times <= end)
+            if inside.any() and model in ("", model_of(read.block)):
+                parts.append(Part(read.block, inside))
+    except (GoneError, OSError):
+        return parts, None
+    return parts, (low, high)
 
 
 def _age(segment: Segment) -> float:
@@ -318,114 +365,16 @@ def _overlaps(span: tuple[float, float] | None, start: float, end: float) -> boo
     return span is None or (span[0] <= end and span[1] >= start)
 
 
-def _block_time(block: Block, before: float) -> float:
-    try:
-        times = unpack_column(block["fields"]["event_time"], block["n"])
-        return float(times[-1])
-    except (KeyError, IndexError, TypeError, ValueError):  # an end frame, or a time that is none
-        return before
-
-
-def _build(parts: list[Part], columns: Any, types: dict[str, str], counts: _Counts) -> pa.Table:
-    """The table of the parts; where a broken block spoils it, that block is left out and counted."""
-    try:
-        return table(parts, columns, types)
-    except (ValueError, TypeError, KeyError, IndexError, pa.ArrowException):
-        good = []
-        for part in parts:
-            try:
-                table([part], columns, {})
-                good.append(part)
-            except (ValueError, TypeError, KeyError, IndexError, pa.ArrowException):
-                counts.unreadable += 1
-        return table(good, columns, types)
-
-
-def _matching(block: Block, wanted: dict[str, set[str]], start: float, end: float) -> Iterator[FeatureRecord]:
-    rows = block["n"]
-    fields = block["fields"]
-    hits: set[int] = set()
-    for name, ids in wanted.items():
-        if ids and name in fields:
-            values = unpack_column(fields[name], rows)
-            hits.update(row for row, value in enumerate(values) if value in ids)
-    if not hits:
-        return
-    columns = {name: unpack_column(column, rows) for name, column in fields.items()}
-    features = {name: unpack_column(column, rows) for name, column in block["features"].items()}
-    stages = {name: unpack_column(column, rows) for name, column in block["stages"].items()}
-    numbers = block_numbers(block)
-    for row in sorted(hits):
-        own = {name: values[row] for name, values in columns.items() if name in FeatureRecord._fields}
-        if not start <= (own.get("event_time") or 0.0) <= end:
-            continue
-        yield FeatureRecord(
-            **{
-                **_ABSENT,
-                **own,
-                "event_id": f"{block['writer']}-{numbers[row]}",
-                "features": {name: values[row] for name, values in features.items()},
-                "stage_durations_s": {
-                    name: values[row] for name, values in stages.items() if values[row] is not None
-                },
-            }
-        )
+def _as_record(row: Mapping[str, Any]) -> FeatureRecord:
+    own = {name: value for name, value in row.items() if name in FeatureRecord._fields and value is not None}
+    own["features"] = dict(row["features"] or {})
+    stages = row["stage_durations_s"] or {}
+    own["stage_durations_s"] = {name: value for name, value in stages.items() if value is not None}
+    return FeatureRecord(**{**_ABSENT, **own})
 
 
 _ABSENT: Final[dict[str, Any]] = {
-    **dict.fromkeys(("prediction_id", "service", "model", "model_version", "outcome"), ""),
+    **dict.fromkeys(("event_id", "prediction_id", "service", "model", "model_version", "outcome"), ""),
     **dict.fromkeys(("prediction", "decision")),
     **dict.fromkeys(("event_time", "duration_s"), 0.0),
 }
-
-
-@dataclass(slots=True)
-class _State:
-    """What a cursor says."""
-
-    positions: dict[str, _Position] = field(default_factory=dict)
-    accounts: dict[str, _Account] = field(default_factory=dict)
-    types: dict[str, dict[str, str]] = field(default_factory=dict)
-
-
-def _dump_cursor(state: _State) -> bytes:
-    return msgspec.msgpack.encode(
-        {
-            "v": CURSOR_VERSION,
-            "at": {writer: [each.number, each.offset] for writer, each in state.positions.items()},
-            "seen": {
-                writer: [each.first, each.offered, each.seen.ranges()]
-                for writer, each in state.accounts.items()
-            },
-            "types": state.types,
-        }
-    )
-
-
-def _load_cursor(cursor: bytes | None) -> _State:
-    if not cursor:
-        return _State()
-    try:
-        data = msgspec.msgpack.decode(cursor)
-        if data["v"] != CURSOR_VERSION:
-            raise ValueError("version")
-        return _State(
-            {writer: _Position(*at) for writer, at in data["at"].items()},
-            {
-                writer: _Account(Seen(ranges), first, offered)
-                for writer, (first, offered, ranges) in data["seen"].items()
-            },
-            {name: dict(types) for name, types in data["types"].items()},
-        )
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
-        raise UnreadableError(
-            Problem(
-                "feature log cursor",
-                f"a cursor of version {CURSOR_VERSION}",
-                "something else",
-                "start without a cursor: every record that is still there is read again",
-            )
-        ) from None
-
-
-__all__ = ["END", "Chunk", "LogReader", "ReadStats"]

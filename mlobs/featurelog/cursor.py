@@ -1,0 +1,106 @@
+"""What a reader has to remember, as the opaque bytes that its user stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from mlobs.errors import Problem, UnreadableError
+from mlobs.featurelog.sequences import Seen
+
+CURSOR_VERSION: Final = 1
+
+
+@dataclass(slots=True)
+class Position:
+    """How far a writer was read: everything before byte `offset` of segment `number`."""
+
+    number: int = 0
+    offset: int = 0
+
+
+@dataclass(slots=True)
+class Account:
+    """Which numbers of a writer were seen, wherever they were read."""
+
+    seen: Seen = field(default_factory=Seen)
+    first: int = 0
+    """Numbers below it are not missed: what held them was gone before this reader came."""
+    offered: int = 0
+    """Numbers that the writer is known to have given out."""
+
+    @property
+    def gaps(self) -> int:
+        return self.seen.gaps(self.first, self.offered)
+
+
+@dataclass(slots=True)
+class State:
+    """All that a cursor says."""
+
+    positions: dict[str, Position] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
+    types: dict[str, dict[str, str]] = field(default_factory=dict)
+    entries: set[str] = field(default_factory=set)
+    """Lake entries that were read, of those not older than `entries_from`."""
+    entries_from: str = ""
+    """Every lake entry with a smaller name is done with."""
+    offsets: dict[str, int] = field(default_factory=dict)
+    """Next Kafka offset by partition."""
+
+    def account(self, writer: str) -> Account:
+        return self.accounts.setdefault(writer, Account())
+
+    def types_of(self, name: str) -> dict[str, str]:
+        return self.types.setdefault(name, {})
+
+    @property
+    def gaps(self) -> int:
+        return sum(account.gaps for account in self.accounts.values())
+
+    def dump(self) -> bytes:
+        return msgspec.msgpack.encode(
+            {
+                "v": CURSOR_VERSION,
+                "at": {writer: [each.number, each.offset] for writer, each in self.positions.items()},
+                "seen": {
+                    writer: [each.first, each.offered, each.seen.ranges()]
+                    for writer, each in self.accounts.items()
+                },
+                "types": self.types,
+                "entries": [self.entries_from, sorted(self.entries)],
+                "offsets": self.offsets,
+            }
+        )
+
+
+def load_cursor(cursor: bytes | None) -> State:
+    """The state of `cursor`; None and b"" are the beginning. Raises UnreadableError for what is no cursor."""
+    if not cursor:
+        return State()
+    try:
+        data: dict[str, Any] = msgspec.msgpack.decode(cursor)
+        if data["v"] != CURSOR_VERSION:
+            raise ValueError("version")
+        return State(
+            {writer: Position(*at) for writer, at in data["at"].items()},
+            {
+                writer: Account(Seen(ranges), first, offered)
+                for writer, (first, offered, ranges) in data["seen"].items()
+            },
+            {name: dict(types) for name, types in data["types"].items()},
+            set(data["entries"][1]),
+            data["entries"][0],
+            dict(data["offsets"]),
+        )
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError, IndexError):
+        raise UnreadableError(
+            Problem(
+                "feature log cursor",
+                f"a cursor of version {CURSOR_VERSION}",
+                "something else",
+                "start without a cursor: every record that is still there is read again",
+            )
+        ) from None

@@ -1,0 +1,356 @@
+"""From spool to Parquet: whole or done again, on disk and on S3, read as one log."""
+
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlobs.errors import ConfigError, UnavailableError
+from mlobs.featurelog import compact as compacting
+from mlobs.featurelog.compact import compact
+from mlobs.featurelog.lake import Lake
+from mlobs.featurelog.reader import LogReader
+from mlobs.featurelog.spool import list_segments
+from mlobs.featurelog.storage import DiskStorage, Storage, open_storage
+from mlobs.settings import MaskSettings
+from tests.featurelog.helpers import column, features_of, label, opened, read_all, record, rows
+from tests.servers import S3
+
+NOW = 1_000_000.0
+
+
+@pytest.fixture(params=["disk", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "disk":
+        return DiskStorage(tmp_path / "elsewhere")
+    return s3_storage(request.getfixturevalue("moto_s3"))
+
+
+def s3_storage(s3: S3) -> Storage:
+    environ = {"AWS_ENDPOINT_URL": s3.endpoint}
+    return open_storage(f"s3://{s3.bucket}/logs/fraud?region=us-east-1", environ)
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+
+
+class Both(LogReader):
+    """Reads the spool of one place and the lake of another."""
+
+    def __init__(self, folder: Path, storage: Storage) -> None:
+        super().__init__(folder)
+        self.lake = Lake(storage)
+
+
+def fill(folder: Path, numbers: Iterator[int] | range, **options: Any) -> None:
+    log = opened(folder, **options)
+    for number in numbers:
+        log.offer(record(number, event_time=number * 600.0, model="fraud" if number % 3 else "churn"))
+        log.offer_label(label(number))
+    assert log.close(5)
+
+
+def ids(tables: dict[str, pa.Table]) -> list[str]:
+    return [value for table in tables.values() for value in column(table, "prediction_id")]
+
+
+def test_segments_become_parquet_by_model_date_and_hour(tmp_path: Path, storage: Storage) -> None:
+    fill(tmp_path, range(30))
+    result = compact(tmp_path, storage, NOW)
+    assert (result.segments, result.records, result.labels) == (1, 30, 30)
+    assert list_segments(tmp_path) == []
+    (entry,) = Lake(storage).entries()
+    assert {file.name.rpartition("/")[0] for file in entry.files} >= {
+        "lake/model=fraud/date=1970-01-01/hour=04",
+        "lake/model=churn/date=1970-01-01/hour=00",
+        "lake/labels/date=1970-01-01/hour=00",
+    }
+    assert sum(file.rows for file in entry.files) == 60
+    chunk = Both(tmp_path, storage).poll()
+    assert sorted(ids(chunk.records)) == sorted(f"p{n}" for n in range(30))
+    assert (len(chunk.labels), chunk.stats.gaps, chunk.stats.duplicates) == (30, 0, 0)
+
+
+def test_the_tables_are_the_same_before_and_after(tmp_path: Path) -> None:
+    fill(tmp_path, range(25))
+    before = read_all(tmp_path)
+    compact(tmp_path, DiskStorage(tmp_path), NOW)
+    after = read_all(tmp_path)
+    for model, table in before.records.items():
+        order = [("event_time", "ascending")]
+        assert after.records[model].sort_by(order).to_pylist() == table.sort_by(order).to_pylist()
+        assert after.records[model].schema == table.schema
+    assert after.labels.sort_by("event_time").to_pylist() == before.labels.sort_by("event_time").to_pylist()
+
+
+def test_any_parquet_reader_can_read_a_file(tmp_path: Path) -> None:
+    fill(tmp_path, range(5))
+    compact(tmp_path, DiskStorage(tmp_path), NOW)
+    for path in (tmp_path / "lake").rglob("*.parquet"):
+        assert "prediction_id" in pq.read_table(path).column_names
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_reader_gets_every_record_once_while_segments_move(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    reader, storage = LogReader(tmp_path), DiskStorage(tmp_path)
+    log = opened(tmp_path, segment_bytes=600)
+    cursor, found, number = None, [], 0
+    for step in range(40):
+        what = rng.choice(["write", "write", "read", "read one", "compact"])
+        if what == "write":
+            for _ in range(rng.randrange(1, 30)):
+                log.offer(record(number))
+                number += 1
+            assert log.flush(5)
+        elif what == "compact":
+            compact(tmp_path, storage, NOW + step)
+        else:
+            chunk = reader.poll(cursor, limit=5 if what == "read one" else 10**6)
+            cursor = chunk.cursor
+            found += ids(chunk.records)
+            assert chunk.stats.duplicates == 0
+    assert log.close(5)
+    more = True
+    while more:
+        chunk = reader.poll(cursor, limit=7)
+        cursor, more = chunk.cursor, chunk.more
+        found += ids(chunk.records)
+    assert sorted(found) == sorted(f"p{n}" for n in range(number))
+    assert chunk.stats.gaps == 0
+
+
+class Interrupted(Storage):
+    """Fails, or dies, at the nth write or delete, before or after it happened."""
+
+    class Died(BaseException):
+        pass
+
+    def __init__(self, inner: Storage, at: int, after: bool) -> None:
+        self.inner, self.at, self.after, self.calls = inner, at, after, 0
+        self.where = inner.where
+
+    def names(self, folder: str) -> list[str]:
+        return self.inner.names(folder)
+
+    def read(self, name: str) -> bytes:
+        return self.inner.read(name)
+
+    def write(self, name: str, data: bytes) -> None:
+        self._maybe(lambda: self.inner.write(name, data))
+
+    def delete(self, name: str) -> None:
+        self._maybe(lambda: self.inner.delete(name))
+
+    def _maybe(self, do: Callable[[], None]) -> None:
+        self.calls += 1
+        if self.calls == self.at and not self.after:
+            raise self.Died
+        do()
+        if self.calls == self.at:
+            raise self.Died
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_compaction_that_dies_anywhere_is_done_again_with_the_same_result(
+    tmp_path: Path, after: bool
+) -> None:
+    for at in itertools.count(1):
+        folder = tmp_path / str(at)
+        fill(folder, range(20), segment_bytes=1)
+        inner = DiskStorage(folder)
+        reader, cursor, found = LogReader(folder), None, []
+        try:
+            compact(folder, Interrupted(inner, at, after), NOW, batch_bytes=2000)
+            died = False
+        except Interrupted.Died:
+            died = True
+        chunk = reader.poll(cursor)
+        found += ids(chunk.records)
+        assert chunk.stats.duplicates == 0
+        compact(folder, inner, NOW + 5)
+        chunk = reader.poll(chunk.cursor)
+        found += ids(chunk.records)
+        assert sorted(found) == sorted(f"p{n}" for n in range(20)), f"died at {at}"
+        whole = read_all(folder)
+        assert sorted(ids(whole.records)) == sorted(f"p{n}" for n in range(20))
+        assert (whole.stats.duplicates, whole.stats.gaps, len(whole.labels)) == (0, 0, 20)
+        named = {file.name for entry in Lake(inner).entries() for file in entry.files}
+        there = {str(path.relative_to(folder)) for path in (folder / "lake").rglob("*.parquet")}
+        assert there == named, "no file without an entry is left"
+        if not died:
+            assert at > 4
+            break
+
+
+def test_a_compaction_that_dies_while_it_removes_segments_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, range(200), segment_bytes=1)
+    storage = DiskStorage(tmp_path)
+    with monkeypatch.context() as patch:
+        true_unlink, left = Path.unlink, [1]
+
+        def unlink(self: Path, missing_ok: bool = False) -> None:
+            if self.suffix == ".seg":
+                if not left:
+                    raise Interrupted.Died
+                left.pop()
+            true_unlink(self, missing_ok)
+
+        patch.setattr(Path, "unlink", unlink)
+        fill(tmp_path, range(200, 210), segment_bytes=1)
+        with pytest.raises(Interrupted.Died):
+            compact(tmp_path, storage, NOW)
+    assert len(ids(read_all(tmp_path).records)) == 210
+    assert compact(tmp_path, storage, NOW).segments == 0
+    assert list_segments(tmp_path) == []
+    chunk = read_all(tmp_path)
+    assert (len(ids(chunk.records)), chunk.stats.duplicates) == (210, 0)
+
+
+def test_a_segment_with_a_broken_stretch_is_set_aside_and_its_good_part_kept(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    for number in range(5):
+        log.offer(record(number))
+        assert log.flush(5)
+    assert log.close(5)
+    path = list_segments(tmp_path)[0].path
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    result = compact(tmp_path, DiskStorage(tmp_path), NOW)
+    assert (result.records, result.unreadable) == (4, 1)
+    assert [each.name for each in (tmp_path / "spool" / "aside").iterdir()] == [path.name]
+    chunk = read_all(tmp_path)
+    assert (chunk.stats.unreadable, chunk.stats.gaps, len(rows(chunk))) == (1, 1, 4)
+
+
+def test_two_compactions_do_not_run_at_once(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    with compacting.held(tmp_path), pytest.raises(UnavailableError, match="one that runs"):
+        compact(tmp_path, DiskStorage(tmp_path), NOW)
+
+
+def test_a_living_writers_segment_is_not_touched(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    log.offer(record(0))
+    assert log.flush(5)
+    assert compact(tmp_path, DiskStorage(tmp_path), NOW).segments == 0
+    assert log.close(5)
+
+
+def test_a_clock_that_is_set_back_hides_no_commit(tmp_path: Path) -> None:
+    storage, reader, cursor, found = DiskStorage(tmp_path), LogReader(tmp_path), None, []
+    for number, now in enumerate([5e6, 5e6 + 86400, 1e6, 1e6 + 1]):
+        fill(tmp_path, range(number, number + 1))
+        compact(tmp_path, storage, now)
+        chunk = reader.poll(cursor)
+        cursor = chunk.cursor
+        found += ids(chunk.records)
+    assert found == ["p0", "p1", "p2", "p3"]
+
+
+def test_evidence_is_found_in_the_lake_too(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    for number in range(20):
+        log.offer(record(number, trace_id=f"{number:032x}"))
+    assert log.close(5)
+    compact(tmp_path, DiskStorage(tmp_path), NOW)
+    reader = LogReader(tmp_path)
+    (found,) = reader.find(trace_ids=[f"{7:032x}"])
+    assert (found.prediction_id, found.stage_durations_s) == ("p7", {"inference": 0.005})
+    assert column(reader.scan(1005.0, 1007.0), "prediction_id") == ["p5", "p6", "p7"]
+
+
+def test_a_newer_manifest_is_refused_with_advice(tmp_path: Path) -> None:
+    fill(tmp_path, range(1))
+    compact(tmp_path, DiskStorage(tmp_path), NOW)
+    (path,) = (tmp_path / "lake" / "manifest").iterdir()
+    entry = json.loads(path.read_text())
+    path.write_text(json.dumps({**entry, "version": 99, "novelty": 1}))
+    with pytest.raises(UnavailableError, match="update mlobs"):
+        read_all(tmp_path)
+
+
+def test_features_that_came_went_and_changed_their_type_are_read_together(tmp_path: Path) -> None:
+    schema = tmp_path / "mask.yaml"
+    schema.write_text("fields: {n: clear, old: clear, new: clear}")
+    storage = DiskStorage(tmp_path / "log")
+    for number, features in enumerate(
+        [{"n": 1, "old": 1.5}, {"n": 2.5, "new": True}, {"n": "three"}, {"n": 4}]
+    ):
+        log = opened(tmp_path / "log", mask=MaskSettings(schema=str(schema)))
+        log.offer(record(number, features))
+        assert log.close(5)
+        if number < 3:
+            compact(tmp_path / "log", storage, NOW + number)
+    chunk = read_all(tmp_path / "log")
+    table = chunk.records["fraud"].sort_by("event_time")
+    assert table.column("features").to_pylist() == [
+        {"n": 1.0, "old": 1.5, "new": None},
+        {"n": 2.5, "old": None, "new": True},
+        {"n": None, "old": None, "new": None},
+        {"n": 4.0, "old": None, "new": None},
+    ]
+    assert [dict(each or ()) for each in column(table, "conflicts")] == [{}, {}, {"n": '"three"'}, {}]
+
+
+def test_a_prediction_that_changes_its_type_is_preserved_beside(tmp_path: Path) -> None:
+    for number, prediction in enumerate([0.5, "yes", 1]):
+        log = opened(tmp_path)
+        log.offer(record(number, prediction=prediction))
+        assert log.close(5)
+        compact(tmp_path, DiskStorage(tmp_path), NOW + number)
+    table = read_all(tmp_path).records["fraud"].sort_by("event_time")
+    assert column(table, "prediction") == [0.5, None, 1.0]
+    assert "prediction" in dict(column(table, "conflicts")[1])
+
+
+def test_records_without_features_have_a_file_too(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    log.offer(record(0, {}, stage_durations_s={}))
+    log.offer(record(1, {}, event_time=float("nan")))
+    log.offer(record(2, {}, event_time=1e300))
+    assert log.close(5)
+    compact(tmp_path, DiskStorage(tmp_path), NOW)
+    assert sorted(ids(read_all(tmp_path).records)) == ["p0", "p1", "p2"]
+    assert features_of(read_all(tmp_path))[0] in ({}, None)
+
+
+def test_a_broken_parquet_file_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
+    fill(tmp_path, range(30))
+    compact(tmp_path, DiskStorage(tmp_path), NOW)
+    broken = min((tmp_path / "lake" / "model=fraud").rglob("*.parquet"))
+    lost = pq.read_table(broken).num_rows
+    broken.write_bytes(broken.read_bytes()[:-30])
+    chunk = read_all(tmp_path)
+    assert len(ids(chunk.records)) == 30 - lost
+    assert (chunk.stats.unreadable, chunk.stats.gaps) == (1, lost)
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://", "s3://key:secret@bucket/x", "s3://bucket/x?colour=red", "gs://bucket"]
+)
+def test_a_destination_that_cannot_be_meant_is_refused_and_no_secret_shown(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_storage(url, {})
+    assert "secret" not in str(caught.value)
+
+
+def test_a_storage_that_does_not_answer_leaves_the_segments(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    dead = open_storage("s3://bucket/x", {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"})
+    with pytest.raises(UnavailableError, match="S3"):
+        compact(tmp_path, dead, NOW)
+    assert len(list_segments(tmp_path)) == 1
+    assert compact(tmp_path, DiskStorage(tmp_path), NOW).records == 3

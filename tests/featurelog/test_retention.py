@@ -1,0 +1,75 @@
+"""Retention removes what is old, and never because a clock jumped."""
+
+from pathlib import Path
+
+import pytest
+
+from mlobs.errors import UnavailableError
+from mlobs.featurelog.compact import compact
+from mlobs.featurelog.lake import Lake
+from mlobs.featurelog.retention import expire, plan_expiry
+from mlobs.featurelog.storage import DiskStorage
+from tests.featurelog.helpers import opened, read_all, record
+
+DAY = 86400.0
+
+
+def lake_of_days(folder: Path, days: range) -> Lake:
+    for day in days:
+        log = opened(folder)
+        log.offer(record(day, event_time=day * DAY))
+        assert log.close(5)
+        compact(folder, DiskStorage(folder), day * DAY)
+    return Lake(DiskStorage(folder))
+
+
+def run(lake: Lake, now: float, keep: float = 3 * DAY, accept_clock: bool = False) -> int:
+    plan = plan_expiry(lake, keep, now, accept_clock)
+    expire(lake, plan, keep)
+    return plan.rows
+
+
+def days_left(folder: Path) -> list[float]:
+    chunk = read_all(folder)
+    assert chunk.stats.gaps == 0, "what expired is not missed"
+    return sorted(
+        table["event_time"][row].as_py() / DAY
+        for table in chunk.records.values()
+        for row in range(len(table))
+    )
+
+
+def test_what_is_older_than_asked_goes(tmp_path: Path) -> None:
+    lake = lake_of_days(tmp_path, range(10, 20))
+    assert run(lake, 19 * DAY) == 6
+    assert days_left(tmp_path) == [16, 17, 18, 19]
+    assert len(list((tmp_path / "lake").rglob("*.parquet"))) == 4
+
+
+def test_without_new_data_nothing_expires(tmp_path: Path) -> None:
+    lake = lake_of_days(tmp_path, range(10, 13))
+    assert run(lake, 900 * DAY) == 0
+    assert days_left(tmp_path) == [10, 11, 12]
+
+
+def test_a_jump_of_the_clock_and_of_the_data_removes_nothing_until_a_person_says_so(tmp_path: Path) -> None:
+    lake = lake_of_days(tmp_path, range(10, 13))
+    assert run(lake, 12 * DAY) == 0
+    lake_of_days(tmp_path, range(400, 401))
+    with pytest.raises(UnavailableError, match="accept-clock"):
+        run(lake, 400 * DAY)
+    assert days_left(tmp_path) == [10, 11, 12, 400]
+    assert run(lake, 400 * DAY, accept_clock=True) == 3
+
+
+def test_a_clock_that_goes_back_removes_nothing(tmp_path: Path) -> None:
+    lake = lake_of_days(tmp_path, range(10, 13))
+    assert run(lake, 2 * DAY) == 0
+    assert days_left(tmp_path) == [10, 11, 12]
+
+
+def test_an_expiry_that_died_is_finished_by_the_next(tmp_path: Path) -> None:
+    lake = lake_of_days(tmp_path, range(10, 20))
+    next((tmp_path / "lake").rglob("date=1970-01-11/**/*.parquet")).unlink()
+    assert run(lake, 19 * DAY) == 6
+    assert days_left(tmp_path) == [16, 17, 18, 19]
