@@ -133,6 +133,19 @@ def validate(file: File, as_json: Json = False) -> None:
 
 
 @app.command()
+def openslo(file: File) -> None:
+    """Print the objectives as OpenSLO v1 documents.
+
+    Exit 0; 2 where FILE is refused.
+
+    Example: mlobs slo openslo mlobs.yaml > openslo.yaml
+    """
+    from mlobs.slo.openslo import bundle_of, write_openslo
+
+    typer.echo(write_openslo(bundle_of(_load(file))), nl=False)
+
+
+@app.command()
 def status(config: Config = Path("mlobs.yaml"), as_json: Json = False) -> None:
     """Show every objective as `mlobs serve` last evaluated it.
 
@@ -183,8 +196,13 @@ def _show(statuses: list[SloStatus]) -> None:
 
 def _load(file: Path) -> Settings:
     from mlobs.config import load_settings
+    from mlobs.slo.openslo import is_openslo, read_openslo, settings_of
 
-    return load_settings(file)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return load_settings(file)  # which says what is wrong with it
+    return settings_of(read_openslo(text, file.name)) if is_openslo(text) else load_settings(file)
 
 
 def _refuse(settings: Settings, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import yaml
@@ -21,8 +22,15 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def to_yaml(document: Any) -> str:
+def _number(dumper: yaml.SafeDumper, number: Decimal) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:float", format(number.normalize(), "f"))
+
+
+_Dumper.add_representer(Decimal, _number)
+
+
+def to_yaml(document: Any, header: str = HEADER) -> str:
     """YAML with keys in the order of the document, no aliases, no wrapped lines."""
     dumper = _Dumper
     dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
-    return HEADER + yaml.dump(document, Dumper=dumper, sort_keys=False, width=10**9, allow_unicode=True)
+    return header + yaml.dump(document, Dumper=dumper, sort_keys=False, width=10**9, allow_unicode=True)
