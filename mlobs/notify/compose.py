@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 from mlobs.names import PAGE
@@ -13,6 +12,7 @@ from mlobs.notify.page import (
     FIRING,
     RESOLVED,
     Burn,
+    ChangeFinding,
     FeatureFinding,
     Page,
     PageParts,
@@ -21,6 +21,7 @@ from mlobs.notify.page import (
     TraceFinding,
 )
 from mlobs.notify.text import clean, count
+from mlobs.records import Alert
 from mlobs.settings import Settings
 
 MOST_BURNS, MOST_FEATURES, MOST_SEGMENTS, MOST_TRACES, MOST_NOTES = 5, 4, 4, 5, 2
@@ -30,7 +31,7 @@ def compose(incident: Incident, settings: Settings, now: float) -> Page:
     """The page of `incident` as of `now`. Bare as long as no enricher has answered: the rest is then
     empty.
     """
-    parts = cleaned_parts(incident.parts)
+    parts = incident.parts
     tracked = sorted(incident.alerts, key=_importance)
     features = _features(incident, parts)
     state = {OPEN: FIRING, ACKNOWLEDGED: ACKNOWLEDGED}.get(incident.state, RESOLVED)
@@ -46,7 +47,8 @@ def compose(incident: Incident, settings: Settings, now: float) -> Page:
         at=now,
         since=incident.since,
         cause=incident.cause,
-        burns=tuple(_burn(one) for one in tracked[:MOST_BURNS]),
+        zone=settings.slo.zone,
+        burns=_burns(tracked)[:MOST_BURNS],
         resolved_at=incident.resolved_at,
         acknowledged_by=incident.acknowledged_by,
         versions=_versions(incident, parts),
@@ -59,6 +61,25 @@ def compose(incident: Incident, settings: Settings, now: float) -> Page:
         dashboard=parts.dashboard,
         link=link_of(settings, incident.id),
         notes=_notes(tracked, features, parts)[:MOST_NOTES],
+    )
+
+
+def bare_page(incident: Incident, settings: Settings, now: float) -> Page:
+    """The least that can be said, should `compose` fail: nobody stays unwarned for a fault of ours."""
+    return Page(
+        incident=incident.id,
+        key=incident.key,
+        state=FIRING if incident.state == OPEN else incident.state,
+        severity=incident.severity,
+        title=f"{incident.model or incident.service}: {incident.cause.replace('_', ' ')}",
+        environment=incident.environment,
+        service=incident.service,
+        model=incident.model,
+        at=now,
+        since=incident.since,
+        cause=incident.cause,
+        link=link_of(settings, incident.id),
+        notes=("the page could not be composed: look at the incident itself",),
     )
 
 
@@ -107,7 +128,7 @@ def cleaned_parts(parts: PageParts) -> PageParts:
                 clean(one.statistic, 40),
                 finite(one.value),
                 finite(one.threshold),
-                clean(one.cause),
+                clean(one.cause, 400),
                 clean(one.repair),
                 clean(one.segment, 80),
                 finite(one.since),
@@ -121,7 +142,7 @@ def cleaned_parts(parts: PageParts) -> PageParts:
         stage=_stage(parts.stage),
         traces=tuple(_trace(one) for one in parts.traces[:50]),
         change=(
-            replace(parts.change, kind=clean(parts.change.kind, 40), text=clean(parts.change.text))
+            ChangeFinding(float(parts.change.at), clean(parts.change.kind, 40), clean(parts.change.text))
             if parts.change is not None and finite(parts.change.at) is not None
             else None
         ),
@@ -132,6 +153,7 @@ def cleaned_parts(parts: PageParts) -> PageParts:
 
 
 def finite(number: float | None) -> float | None:
+    """A plain float, or None for what is none; numpy's numbers become Python's."""
     return float(number) if number is not None and math.isfinite(number) else None
 
 
@@ -167,6 +189,15 @@ def _importance(one: Tracked) -> tuple[bool, bool, float]:
     return (not one.firing, one.alert.severity != PAGE, -(one.alert.burn_rate or 0.0))
 
 
+def _burns(tracked: list[Tracked]) -> tuple[Burn, ...]:
+    """One line an objective: of its tiers the most important speaks."""
+    lines: dict[tuple[str, str], Burn] = {}
+    for one in tracked:
+        burn = _burn(one)
+        lines.setdefault((burn.name, burn.cause), burn)
+    return tuple(lines.values())
+
+
 def _burn(one: Tracked) -> Burn:
     alert = one.alert
     return Burn(
@@ -191,20 +222,37 @@ def _title(
     features: tuple[FeatureFinding, ...],
     stage: StageFinding | None,
 ) -> str:
-    """`fraud: latency burns 14.4 times too fast, inference is slow`: the first line of every channel."""
+    """`fraud: latency burns its budget 14.4 times too fast; slow: inference`: the first line of every
+    channel.
+
+    Named by what pages: tickets of the same incident stand in the list.
+    """
     what = incident.model or incident.service
-    lead = next((one.alert for one in tracked if one.alert.cause == incident.cause), tracked[0].alert)
-    pace = f" burns its budget {lead.burn_rate:.3g} times too fast" if lead.burn_rate is not None else ""
-    title = f"{what}: {incident.cause.replace('_', ' ')}{pace}"
+    lead = _lead(incident, tracked)
+    cause = lead.cause.replace("_", " ")
     if incident.state == RESOLVED:
-        title = f"{what}: {incident.cause.replace('_', ' ')} has healed"
+        title = f"{what}: {cause} has healed"
+    elif lead.burn_rate is not None:
+        title = f"{what}: {cause} burns its budget {lead.burn_rate:.3g} times too fast"
+    else:
+        title = f"{what}: {cause}"
     if features:
         names = ", ".join(one.feature for one in features[:3])
         more = f" and {len(features) - 3} more" if len(features) > 3 else ""
         title += f"; broken: {names}{more}"
     elif stage is not None:
         title += f"; slow: {stage.stage}"
+    elif lead.burn_rate is None and lead.summary and incident.state != RESOLVED:
+        title += f": {lead.summary}"
     return clean(title, 150)
+
+
+def _lead(incident: Incident, tracked: list[Tracked]) -> Alert:
+    """The alert that names the page: of the incident's severity, firing, of its first cause if it can."""
+    loud = [one for one in tracked if one.alert.severity == incident.severity] or tracked
+    loud = [one for one in loud if one.firing] or loud
+    own = [one for one in loud if one.alert.cause == incident.cause]
+    return (own or loud)[0].alert
 
 
 def _features(incident: Incident, parts: PageParts) -> tuple[FeatureFinding, ...]:
@@ -245,8 +293,9 @@ def _runbook(incident: Incident, settings: Settings) -> str:
 
 def _notes(tracked: list[Tracked], features: tuple[FeatureFinding, ...], parts: PageParts) -> tuple[str, ...]:
     notes = []
-    if len(tracked) > MOST_BURNS:
-        notes.append(f"{count(len(tracked) - MOST_BURNS)} more alerts of this incident stand on its page")
+    lines = len(_burns(tracked))
+    if lines > MOST_BURNS:
+        notes.append(f"{count(lines - MOST_BURNS)} more alerts of this incident stand on its page")
     if len(features) > MOST_FEATURES:
         notes.append(f"{count(len(features) - MOST_FEATURES)} more features are broken")
     return (*notes, *parts.notes)

@@ -6,11 +6,13 @@ so that a replay drives the same code; the object itself holds nothing that a re
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from mlobs.notify import book, outbox
 from mlobs.notify.channels.base import Channel
@@ -25,13 +27,15 @@ from mlobs.notify.keeping import (
     resolve_by_hand,
     save,
 )
-from mlobs.notify.page import RESOLVED, UPDATE
+from mlobs.notify.page import RESOLVED, UPDATE, PageParts
 from mlobs.notify.sender import Sender, Sent
 from mlobs.notify.turns import Turns
 from mlobs.notify.upkeep import look_after
 from mlobs.records import Alert, TimelineEvent
 from mlobs.settings import Settings
 from mlobs.store import Store
+
+_log = logging.getLogger("mlobs.notify")
 
 
 class Desk:
@@ -130,14 +134,24 @@ class Desk:
             grace = max(0.0, grace - (work.age() - started))
 
     def _write_parts(self, work: Enrichment, now: float) -> None:
+        """Put what was found into the incident; should that fail, the incident goes on without it."""
         parts, failed = work.result()
+        try:
+            self._write(work.incident, parts, failed, now)
+        except DBAPIError:
+            raise
+        except Exception as problem:  # noqa: BLE001 - one incident's parts must not hold the other pages
+            _log.exception("parts of incident %s could not be written", work.incident.id)
+            self._write(work.incident, PageParts(), {**failed, "parts": type(problem).__name__}, now)
+
+    def _write(self, before: Incident, parts: PageParts, failed: Mapping[str, str], now: float) -> None:
         with self._store.write() as connection:
             book.lock(connection)
-            incident = book.load(connection, work.incident.id)
+            incident = book.load(connection, before.id)
             if incident is None:
                 return
             # alerts that joined while the enrichers worked are enriched anew
-            same = len(incident.alerts) == len(work.incident.alerts)
+            same = len(incident.alerts) == len(before.alerts)
             enriched = replace(incident, parts=parts.join(incident.parts), enriched=same)
             events = [("enricher failed", f"{name}: {why}") for name, why in failed.items()]
             save(connection, enriched, self._settings, now)

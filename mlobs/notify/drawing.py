@@ -4,40 +4,48 @@ from __future__ import annotations
 
 from mlobs.durations import speak_duration
 from mlobs.notify.page import FIRING, RESOLVED, Burn, FeatureFinding, Page, TraceFinding
-from mlobs.notify.text import clean, count, moment, percent
+from mlobs.notify.text import clean, count, moment, percent, wrapped
 
 MOST_LINES = 40
 WIDTH = 160
+FOLDED = 120
+"""Characters after which a line is folded."""
 
 
 def headline(page: Page) -> str:
     """`PAGE fraud: latency burns ...`, one line."""
     word = {FIRING: page.severity.upper(), RESOLVED: "RESOLVED"}.get(page.state, page.state.upper())
-    return f"{'TEST ' if page.test else ''}{word}  {page.title}"
+    return f"{'TEST ' if page.test else ''}{word} {page.title}"
 
 
 def plain(page: Page) -> list[str]:
-    """The whole page, `MOST_LINES` lines of at most `WIDTH` characters. Sections that are empty are left
-    out.
+    """The whole page, `MOST_LINES` lines of at most `WIDTH` characters. Sections that are empty are left out.
+
+    Long lines go over up to three; where that makes too many, each is cut instead.
     """
     lines = [headline(page), where_and_when(page)]
     for title, body in sections(page):
         lines.append(title)
         lines.extend(f"  {one}" for one in body)
-    return [clean_line(one) for one in lines[:MOST_LINES]]
+    lines = [clean_line(one, 3 * FOLDED) for one in lines]
+    folded = [part for one in lines for part in wrapped(one, FOLDED, 3)]
+    if len(folded) <= MOST_LINES:
+        return folded
+    return [clean_line(one, WIDTH) for one in lines[:MOST_LINES]]
 
 
-def clean_line(line: str) -> str:
+def clean_line(line: str, width: int) -> str:
     """Cut to the width; the indentation stays."""
     stripped = line.lstrip(" ")
-    return line[: len(line) - len(stripped)] + clean(stripped, WIDTH)
+    return line[: len(line) - len(stripped)] + clean(stripped, width)
 
 
 def where_and_when(page: Page) -> str:
     """Key, since when, and until when if it has healed."""
-    text = f"{page.key}  since {moment(page.since)}"
+    text = f"{page.key} since {moment(page.since, page.zone)}"
     if page.resolved_at is not None:
-        text += f", healed {moment(page.resolved_at)} after {speak_duration(page.resolved_at - page.since)}"
+        healed = moment(page.resolved_at, page.zone)
+        text += f", healed {healed} after {speak_duration(page.resolved_at - page.since)}"
     elif page.at > page.since:
         text += f", for {speak_duration(page.at - page.since)}"
     if page.acknowledged_by:
@@ -48,7 +56,7 @@ def where_and_when(page: Page) -> str:
 def sections(page: Page) -> list[tuple[str, list[str]]]:
     """(title, lines) in the order of the on-call engineer's questions. At most 36 lines with the titles."""
     found = [
-        ("What burns", [burn_line(one) for one in page.burns]),
+        ("What burns", [burn_line(one, page) for one in page.burns]),
         ("Whom it hits", hits(page)),
         ("Features", [line for one in page.features for line in feature_lines(one)]),
         ("Slowest stage", [stage_line(page)] if page.stage else []),
@@ -60,7 +68,7 @@ def sections(page: Page) -> list[tuple[str, list[str]]]:
     return [(title, lines) for title, lines in found if lines]
 
 
-def burn_line(one: Burn) -> str:
+def burn_line(one: Burn, page: Page) -> str:
     parts = [f"{one.name} ({one.cause.replace('_', ' ')}, {one.severity})"]
     if not one.firing:
         parts.append("has ceased")
@@ -69,10 +77,15 @@ def burn_line(one: Burn) -> str:
         parts.append(f"{one.burn_rate:.3g} times too fast{window}")
     if one.bad is not None and one.total is not None:
         parts.append(f"{count(one.bad)} bad of {count(one.total)}")
-    if one.budget_remaining is not None:
-        parts.append(f"budget left {percent(one.budget_remaining)}")
-    if one.exhausted_at is not None:
-        parts.append(f"spent by {moment(one.exhausted_at)}")
+    if one.budget_remaining is not None and one.budget_remaining <= 0:
+        parts.append(f"budget spent, {percent(-one.budget_remaining)} over")
+    elif one.exhausted_at is not None and one.exhausted_at <= page.at:
+        parts.append("budget spent")
+    else:
+        if one.budget_remaining is not None:
+            parts.append(f"budget left {percent(one.budget_remaining)}")
+        if one.exhausted_at is not None:
+            parts.append(f"spent by {moment(one.exhausted_at, page.zone)}")
     return ", ".join(parts) + (f": {one.summary}" if one.summary else "")
 
 
@@ -116,7 +129,7 @@ def trace_line(one: TraceFinding) -> str:
     slow = sorted(one.stages.items(), key=lambda item: -item[1])[:3]
     if slow:
         text += ": " + ", ".join(f"{name} {speak_duration(seconds)}" for name, seconds in slow)
-    return f"{text}  {one.url}" if one.url else text
+    return f"{text} {one.url}" if one.url else text
 
 
 def change_line(page: Page) -> str:
@@ -125,7 +138,7 @@ def change_line(page: Page) -> str:
         return ""
     before = page.since - change.at
     when = f"{speak_duration(before)} before" if before >= 0 else f"{speak_duration(-before)} after it began"
-    return f"{moment(change.at)} {change.kind}: {change.text} ({when})"
+    return f"{moment(change.at, page.zone)} {change.kind}: {change.text} ({when})"
 
 
 def links(page: Page) -> list[tuple[str, str]]:

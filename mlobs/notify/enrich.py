@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from mlobs.notify.compose import cleaned_parts
 from mlobs.notify.incident import Incident
 from mlobs.notify.page import PageParts
 
@@ -69,8 +70,11 @@ class Enrichment:
             answer = enricher(self.incident)
             if not isinstance(answer, PageParts):
                 raise TypeError(f"gave {type(answer).__name__} and no PageParts")
+            cleaned = cleaned_parts(
+                answer
+            )  # here, so that a part that makes no sense is its enricher's fault
             with self._lock:
-                self._answers[number] = answer
+                self._answers[number] = cleaned
         except Exception as problem:  # noqa: BLE001 - an enricher's fault never costs the page
             with self._lock:
                 self._failed[name] = type(problem).__name__

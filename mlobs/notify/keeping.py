@@ -6,6 +6,7 @@ The desk uses it for what alerts bring about, the commands and the web page for 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,13 +14,15 @@ from sqlalchemy import Connection
 
 from mlobs.names import PAGE
 from mlobs.notify import book, outbox
-from mlobs.notify.compose import compose
+from mlobs.notify.compose import bare_page, compose
 from mlobs.notify.incident import OPEN, Change, Grouping, Incident, acknowledge, close, hold_of
 from mlobs.notify.page import FIRING, RESOLVED, UPDATE, Page
 from mlobs.notify.routing import Silence, channels_of, muted, route
 from mlobs.records import TimelineEvent
 from mlobs.settings import NotifySettings, Settings
 from mlobs.store import Store
+
+_log = logging.getLogger("mlobs.notify")
 
 SUSPECT_S = 86400.0
 """A change so long before the trouble is still suspected."""
@@ -67,7 +70,11 @@ def page_of(connection: Connection, incident: Incident, settings: Settings, now:
     if incident.parts.change is None:
         suspected = book.latest_change(connection, incident, SUSPECT_S)
         incident = replace(incident, parts=replace(incident.parts, change=suspected))
-    return compose(incident, settings, now)
+    try:
+        return compose(incident, settings, now)
+    except Exception as problem:  # noqa: BLE001 - a page that says little goes before none
+        _log.error("the page of incident %s could not be composed: %s", incident.id, type(problem).__name__)
+        return bare_page(incident, settings, now)
 
 
 def attention_at(incident: Incident, settings: NotifySettings, now: float) -> float | None:

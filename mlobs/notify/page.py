@@ -146,6 +146,8 @@ class Page:
     at: float
     since: float
     cause: str = ""
+    zone: str = "UTC"
+    """Zone that its readers think in."""
     burns: tuple[Burn, ...] = ()
     resolved_at: float | None = None
     acknowledged_by: str = ""

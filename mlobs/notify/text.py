@@ -7,8 +7,10 @@ its own format.
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
-from datetime import UTC, datetime
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 SHOWN = 200
 """Characters of one text on a page."""
@@ -30,11 +32,29 @@ def clean(text: object, limit: int = SHOWN) -> str:
     return line if len(line) <= limit else line[: limit - 1].rstrip() + _ELLIPSIS
 
 
-def moment(at: float | None) -> str:
-    """`2013-03-20 05:00 UTC`; `unknown` for what is no time."""
-    if at is None or not -62135596800 <= at < 253402300800:
+def moment(at: float | None, zone: str = "UTC") -> str:
+    """`2013-03-20 01:00 EDT` in an IANA zone; `unknown` for what is no time."""
+    if at is None or not -62135500000 <= at < 253402200000:
         return "unknown"
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return datetime.fromtimestamp(at, ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M %Z")
+
+
+def wrapped(line: str, width: int, most: int) -> list[str]:
+    """`line` over at most `most` lines of `width`, continued with a deeper indentation; what is left is
+    cut.
+    """
+    if most <= 1 or len(line) <= width:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip(" ")))
+    found = textwrap.wrap(
+        line,
+        width,
+        subsequent_indent=indent + "  ",
+        max_lines=most,
+        placeholder=_ELLIPSIS,
+        drop_whitespace=True,
+    )
+    return found or [line]
 
 
 def percent(share: float | None) -> str:

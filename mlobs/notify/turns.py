@@ -38,12 +38,22 @@ class Turns:
         """
         mine = [self._channels[name] for name in sorted(due) if name in self._channels]
         if self._inline:
-            return [one for channel in mine for one in self._sender.run(channel, lambda: now)]
+            return self._one_by_one(mine, now)
         for channel in mine:
             turn = self._running.get(channel.name)
             if turn is None or turn.age() > LEASE_S:  # what hangs beyond its lease is anybody's again
                 self._running[channel.name] = _Turn(self._sender, channel, now)
         return self._gather(time.monotonic() + WAIT_S)
+
+    def _one_by_one(self, channels: list[Channel], now: float) -> list[Sent]:
+        done: list[Sent] = []
+        problems: list[Exception] = []
+        for channel in channels:
+            try:
+                done.extend(self._sender.run(channel, lambda: now))
+            except Exception as problem:  # noqa: BLE001 - raised below: the other channels go first
+                problems.append(problem)
+        return _told(done, problems)
 
     def _gather(self, until: float) -> list[Sent]:
         done: list[Sent] = []
@@ -54,10 +64,14 @@ class Turns:
                 done.extend(turn.sent)
                 if turn.problem is not None:
                     problems.append(turn.problem)
-        if problems:
-            _log.warning("%d channels could not write down what they sent", len(problems))
-            raise problems[0]
-        return done
+        return _told(done, problems)
+
+
+def _told(done: list[Sent], problems: list[Exception]) -> list[Sent]:
+    if problems:
+        _log.warning("%d channels failed in their turn", len(problems))
+        raise problems[0]
+    return done
 
 
 class _Turn:

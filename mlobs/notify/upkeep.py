@@ -4,7 +4,10 @@ channel.
 
 from __future__ import annotations
 
+import logging
+
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from mlobs.notify import book, outbox
 from mlobs.notify.incident import Incident, settle
@@ -14,19 +17,27 @@ from mlobs.notify.routing import channels_of
 from mlobs.settings import Settings
 from mlobs.store import Store
 
+_log = logging.getLogger("mlobs.notify")
+
 
 def look_after(store: Store, settings: Settings, now: float) -> None:
     """One round. Costs one query while nothing is due."""
     with store.read() as connection:
-        due = bool(book.load_due(connection, now))
+        due = book.load_due(connection, now)
         late = settings.notify.fallback is not None and bool(
             outbox.unreached(connection, now, settings.notify.fallback_after)
         )
-    if due:
-        with store.write() as connection:
-            book.lock(connection)
-            for incident in book.load_due(connection, now):
-                _attend(connection, incident, settings, now)
+    for incident in due:
+        try:
+            with store.write() as connection:
+                book.lock(connection)
+                current = book.load(connection, incident.id)
+                if current is not None:
+                    _attend(connection, current, settings, now)
+        except DBAPIError:
+            raise
+        except Exception:  # noqa: BLE001 - one incident must not hold the others; it is due again at the next round
+            _log.exception("incident %s could not be looked after", incident.id)
     if late:
         with store.write() as connection:
             book.lock(connection)

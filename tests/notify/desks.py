@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from mlobs.notify.channels.base import Message
+from mlobs.notify.compose import cleaned_parts
 from mlobs.notify.desk import Desk
 from mlobs.notify.enrich import Enricher
 from mlobs.notify.incident import Grouping, Incident, absorb
@@ -119,4 +120,4 @@ def ceased(alert: Alert, at: float) -> Alert:
 def an_incident(*alerts: Alert, parts: PageParts | None = None) -> Incident:
     """The one incident that these alerts make."""
     (change,) = absorb([], alerts or [an_alert()], T0, Grouping())
-    return replace(change.incident, parts=parts or PageParts())
+    return replace(change.incident, parts=cleaned_parts(parts or PageParts()))

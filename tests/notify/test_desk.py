@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from mlobs.notify import read
 from mlobs.notify.incident import Incident
 from mlobs.notify.page import FeatureFinding, PageParts, StageFinding
@@ -187,6 +190,45 @@ def test_a_slow_enricher_holds_no_page_and_its_parts_follow():
     story = read.incident(store, make_settings(), channel.got[0].page.incident)
     assert story is not None
     assert "enricher failed" in [one.kind for one in story.timeline]
+
+
+@pytest.mark.parametrize("bad", [np.float64(0.5), object(), "half"])
+def test_a_part_that_cannot_be_written_costs_neither_its_page_nor_another(bad: object):
+    def odd(incident: Incident) -> PageParts:
+        return PageParts(stage=StageFinding("inference", bad))  # type: ignore[arg-type]
+
+    def right(incident: Incident) -> PageParts:
+        return PageParts(features=(FeatureFinding("temp"),))
+
+    channel = Told()
+    desk = make_desk(channel, enrichers=[odd, right])
+    desk.receive([an_alert(), an_alert(model="other")], T0)
+    desk.pump(T0)
+    assert channel.kinds == ["firing", "firing"]
+    assert all("temp" in one.page.names for one in channel.got)
+
+
+def test_a_fault_in_composing_leaves_a_page_that_says_little(monkeypatch: pytest.MonkeyPatch):
+    def broken(*arguments: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("mlobs.notify.keeping.compose", broken)
+    channel = Told()
+    desk = make_desk(channel)
+    desk.receive([an_alert()], T0)
+    desk.pump(T0)
+    assert channel.got[0].page.title == "fraud: latency"
+
+
+def test_a_channel_whose_turn_fails_lets_the_others_send():
+    def fault(message: object) -> Outcome:
+        raise MemoryError
+
+    bad, good = Told("a", answer=fault), Told("b")
+    desk = make_desk(bad, good)
+    desk.receive([an_alert()], T0)
+    told = desk.pump(T0)
+    assert {one.channel: one.reason for one in told} == {"a": "internal", "b": "ok"}
 
 
 def test_acknowledging_and_resolving_by_hand_is_told_and_written_down():

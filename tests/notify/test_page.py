@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlobs.notify.channels.base import Message
 from mlobs.notify.channels.console import ConsoleChannel
-from mlobs.notify.compose import compose, trial_page
+from mlobs.notify.compose import cleaned_parts, compose, trial_page
 from mlobs.notify.drawing import MOST_LINES, WIDTH, plain
 from mlobs.notify.incident import Grouping, absorb, incident_key
 from mlobs.notify.page import (
@@ -133,7 +133,7 @@ _alerts = st.lists(
 def test_whatever_comes_in_a_page_is_at_most_40_printable_lines_and_strict_json(alerts, parts):
     changes = absorb([], alerts, T0, Grouping())
     for change in changes:
-        page = compose(replace(change.incident, parts=parts), make_settings(), T0)
+        page = compose(replace(change.incident, parts=cleaned_parts(parts)), make_settings(), T0)
         lines = plain(page)
         assert len(lines) <= MOST_LINES
         assert all(len(line) <= WIDTH + 2 and line.isprintable() for line in lines)
@@ -156,6 +156,45 @@ def test_what_is_longest_still_ends_with_its_links():
     lines = plain(compose(an_incident(*alerts, parts=many), make_settings(), T0))
     assert len(lines) == MOST_LINES
     assert lines[-1].startswith("  incident: https://")
+
+
+def test_a_long_cause_is_folded_and_not_cut():
+    cause = (
+        "observed 5/50/95 %: 3.898, 4.391, 6.016; " * 4
+        + "values look like a change of unit: Fahrenheit to Celsius"
+    )
+    parts = PageParts(features=(FeatureFinding("temp", "check:range", 0.9, 0.05, cause),))
+    lines = plain(compose(an_incident(parts=parts), make_settings(), T0))
+    assert "Celsius" in "\n".join(lines)
+    assert max(len(line) for line in lines) <= 120
+
+
+def test_tiers_of_one_objective_are_one_line_and_the_page_names_the_page():
+    ticket = an_alert("data_quality", severity="ticket", burn_rate=6.35)
+    breach = an_alert("drift", slo="", kind="breach", feature="temp", burn_rate=None, budget_remaining=None)
+    page = compose(an_incident(ticket, replace(ticket, name="slow"), breach), make_settings(), T0)
+    assert page.title == "fraud: drift; broken: temp"
+    assert [one.name for one in page.burns] == ["fraud-drift", "fraud-data_quality"]
+
+
+def test_what_is_absent_says_so_in_its_title():
+    absent = an_alert("absent", burn_rate=None, summary="no target shows its data since 05:00")
+    assert compose(an_incident(absent), make_settings(), T0).title == (
+        "fraud: absent: no target shows its data since 05:00"
+    )
+
+
+def test_a_budget_that_is_gone_is_spent_and_not_left():
+    for alert in (an_alert(budget_remaining=-0.5), an_alert(budget_remaining=0.1, exhausted_at=T0 - 1)):
+        text = "\n".join(plain(compose(an_incident(alert), make_settings(), T0)))
+        assert "budget spent" in text
+        assert "budget left" not in text
+
+
+def test_times_are_shown_in_the_zone_of_the_objectives():
+    settings = make_settings()
+    settings = replace(settings, slo=replace(settings.slo, zone="America/New_York"))
+    assert "since 2013-03-20 01:00 EDT" in plain(compose(an_incident(), settings, T0))[1]
 
 
 def test_clean_keeps_letters_and_drops_what_hides_or_breaks():

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from mlobs.errors import ConfigError, MissingExtraError, Problem, nearest
 from mlobs.notify.channels.base import Channel, Message
 from mlobs.notify.channels.console import ConsoleChannel, to_stdout
+from mlobs.notify.channels.mail import EmailChannel
+from mlobs.notify.channels.pagerduty import DEFAULT_BASE as PAGERDUTY
+from mlobs.notify.channels.pagerduty import PagerDutyChannel
 from mlobs.notify.channels.webhook import WebhookChannel
 from mlobs.notify.http import Addresses
 from mlobs.settings import ChannelSettings, NotifySettings
@@ -23,6 +26,8 @@ def build_channels(settings: NotifySettings, write: Callable[[str], None] = to_s
         "console": lambda one: ConsoleChannel(one.name, write),
         "webhook": _webhook,
         "slack": _slack,
+        "pagerduty": _pagerduty,
+        "email": _email,
     }
     built: dict[str, Channel] = {}
     for name, one in settings.channels.items():
@@ -59,6 +64,31 @@ def _slack(one: ChannelSettings) -> Channel:
         one.secrets["token"],
         base_url=str(one.options.get("base_url", DEFAULT_BASE)),
         interactive="signing_secret" in one.secrets,
+    )
+
+
+def _pagerduty(one: ChannelSettings) -> Channel:
+    return PagerDutyChannel(
+        one.name,
+        one.secrets["routing_key"],
+        base_url=str(one.options.get("base_url", PAGERDUTY)),
+        allowed=allowed_addresses(one),
+        timeout=float(one.options.get("timeout", 10)),
+    )
+
+
+def _email(one: ChannelSettings) -> Channel:
+    port = one.options.get("port")
+    return EmailChannel(
+        one.name,
+        str(one.options["to"]),
+        str(one.options["host"]),
+        port=int(port) if port is not None else None,
+        tls=str(one.options.get("tls", "starttls")),
+        sender=str(one.options.get("sender", "")),
+        user=str(one.options.get("user", "")),
+        password=one.secrets.get("password"),
+        ca_file=str(one.options["ca_file"]) if "ca_file" in one.options else None,
     )
 
 

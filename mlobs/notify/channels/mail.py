@@ -1,0 +1,139 @@
+"""E-mail over SMTP with TLS: plain text, one thread an incident.
+
+`tls`: `starttls` (the default), `tls` from the first byte, or `none`, which only a server on this machine
+gets. A `Message-ID` made of the message's number is the same when it is sent again, so that a mailbox shows
+it once.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+
+from mlobs.errors import ConfigError, Problem, nearest
+from mlobs.notify.channels.base import Message
+from mlobs.notify.drawing import headline, plain
+from mlobs.notify.page import FIRING, TEST
+from mlobs.notify.retry import Outcome, Reason, sent
+from mlobs.secret import Secret
+
+PORTS = {"starttls": 587, "tls": 465, "none": 25}
+_MEND_S = 60.0
+
+
+class EmailChannel:
+    """Sends to the addresses of `to` (separated by commas) through one server."""
+
+    kind = "email"
+    updates = False
+    rate: float | None = 1.0
+
+    def __init__(
+        self,
+        name: str,
+        to: str,
+        host: str,
+        *,
+        port: int | None = None,
+        tls: str = "starttls",
+        sender: str = "",
+        user: str = "",
+        password: Secret | None = None,
+        ca_file: str | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        field = f"notify.channels.{name}.email"
+        if tls not in PORTS:
+            raise ConfigError(
+                Problem(f"{field}.tls", "starttls, tls or none", repr(tls), nearest(tls, PORTS))
+            )
+        if tls == "none" and host not in ("127.0.0.1", "::1", "localhost"):
+            raise ConfigError(
+                Problem(f"{field}.tls", "starttls or tls", "none", "pages do not travel in clear")
+            )
+        self.to = tuple(one.strip() for one in to.split(",") if one.strip())
+        for one in (*self.to, *filter(None, [sender])):
+            if "@" not in one or any(bad in one for bad in "\r\n<>, "):
+                raise ConfigError(
+                    Problem(f"{field}.to", "addresses like a@b.example", repr(one[:80]), "mend it")
+                )
+        self.name = name
+        self._host = host
+        self._port = port or PORTS[tls]
+        self._tls = tls
+        self._sender = sender or self.to[0]
+        self._user = user
+        self._password = password
+        self._ca_file = ca_file
+        self._timeout = timeout
+
+    def send(self, message: Message) -> Outcome:
+        letter = write(message, self._sender, self.to)
+        handed_over = False
+        try:
+            with self._connect() as server:
+                if self._user and self._password is not None:
+                    server.login(self._user, self._password.reveal())
+                handed_over = True
+                refused = server.send_message(letter)
+        except smtplib.SMTPAuthenticationError:
+            return Outcome(False, Reason.UNAUTHORIZED, True, _MEND_S, whole_channel=True, detail="SMTP login")
+        except smtplib.SMTPRecipientsRefused as problem:
+            codes = [code for code, _ in problem.recipients.values()]
+            return _judge(max(codes, default=550))
+        except smtplib.SMTPResponseException as problem:
+            return _judge(problem.smtp_code)
+        except (smtplib.SMTPException, ssl.SSLError, OSError) as problem:
+            reason = Reason.TIMEOUT if isinstance(problem, TimeoutError) else Reason.CONNECTION
+            name = type(problem).__name__
+            return Outcome(False, reason, True, uncertain=handed_over, whole_channel=True, detail=name)
+        if refused:
+            return Outcome(True, Reason.OK, detail=f"{len(refused)} of {len(self.to)} addresses were refused")
+        return sent()
+
+    def _connect(self) -> smtplib.SMTP:
+        if self._tls == "none":
+            return smtplib.SMTP(self._host, self._port, timeout=self._timeout)
+        context = ssl.create_default_context(cafile=self._ca_file)
+        if self._tls == "tls":
+            return smtplib.SMTP_SSL(self._host, self._port, timeout=self._timeout, context=context)
+        server = smtplib.SMTP(self._host, self._port, timeout=self._timeout)
+        try:
+            server.starttls(context=context)
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+
+def write(message: Message, sender: str, to: tuple[str, ...]) -> EmailMessage:
+    """The letter. Headers hold cleaned text only; the policy refuses line breaks in them all the same."""
+    letter = EmailMessage(policy=SMTP)
+    domain = sender.partition("@")[2]
+    letter["Subject"] = headline(message.page)
+    letter["From"] = sender
+    letter["To"] = ", ".join(to)
+    letter["Date"] = format_datetime(datetime.fromtimestamp(message.at, UTC))
+    letter["Message-ID"] = f"<{message.dedup_key}.{message.number}@{domain}>"
+    if message.kind != TEST:
+        letter["References"] = f"<{message.dedup_key}@{domain}>"
+    letter["Auto-Submitted"] = "auto-generated"
+    if message.kind == FIRING:
+        letter["Importance"] = "high"
+    letter.set_content("\n".join(plain(message.page)) + "\n")
+    return letter
+
+
+def _judge(code: int) -> Outcome:
+    """4xx may pass later; 5xx will not, and is said once."""
+    if 400 <= code < 500 or code <= 0:
+        reason = Reason.RATE_LIMITED if code in (421, 450, 451, 452) else Reason.SERVER_ERROR
+        return Outcome(False, reason, True, whole_channel=True, detail=f"SMTP {code}")
+    if code in (530, 534, 535, 538):
+        return Outcome(False, Reason.UNAUTHORIZED, True, _MEND_S, whole_channel=True, detail=f"SMTP {code}")
+    reason = Reason.TOO_LARGE if code == 552 else Reason.REJECTED
+    return Outcome(False, reason, detail=f"SMTP {code}")
