@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -14,10 +14,11 @@ from starlette.routing import Route
 from mlobs.web import shapes, words
 from mlobs.web.api import MOST_WINDOWS, WINDOWS
 from mlobs.web.assets import asset_url, style_ids
-from mlobs.web.model import DriftView, StatusView, Views
+from mlobs.web.model import DriftView, IncidentView, StatusView, Views
 
 _PAST_SHOWN = 5
 """Past incidents on the overview; the others have a page."""
+_STORIES = 5
 
 
 def environment() -> Environment:
@@ -74,11 +75,16 @@ class Pages:
             status,
             headline=shapes.headline(slos, incidents, status.now is not None),
             slos=slos,
-            opened=[incident for incident in incidents if incident.is_open],
+            opened=self._with_stories([incident for incident in incidents if incident.is_open]),
             past=[incident for incident in incidents if not incident.is_open][:_PAST_SHOWN],
             maps=self._maps(status, with_scores=False),
             pipelines=self._views.pipelines(),
         )
+
+    def _with_stories(self, incidents: Sequence[IncidentView]) -> list[IncidentView]:
+        """The first few with what explains them: the first look at night should be enough to know."""
+        told = [self._views.incident(incident.id) or incident for incident in incidents[:_STORIES]]
+        return [*told, *incidents[_STORIES:]]
 
     def slo(self, request: Request) -> Response:
         name = request.path_params["name"]

@@ -193,13 +193,13 @@
 
   // -- the heat map's reading line ----------------------------------------------------------------
   function read(event) {
-    const cell = event.target.closest?.("td[data-text]");
+    const cell = event.target.closest?.(".heat td[title]");
     if (!cell) return;
     const line = cell.closest(".card").querySelector(".readout");
     if (event.type === "pointerover" && event.pointerType !== "mouse") return;
     document.querySelectorAll(".heat td.picked").forEach((other) => other.classList.remove("picked"));
     cell.classList.add("picked");
-    line.textContent = cell.dataset.text;
+    line.textContent = cell.title;
     line.classList.add("kept");
   }
   document.addEventListener("pointerover", read);
