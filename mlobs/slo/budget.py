@@ -3,10 +3,12 @@ Pure."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import Decimal
 
 from mlobs.objectives import error_budget
+from mlobs.slo.burn import Count
 
 OK = "ok"
 BURNING = "burning"
@@ -80,3 +82,19 @@ def exhausted_at(now: float, left: float | None, burn_rate: float | None, period
     if burn_rate is None or burn_rate <= 0:
         return None
     return now + left * period / burn_rate
+
+
+def exhaustion_band(
+    now: float, left: float | None, recent: Count | None, share: float, period: float
+) -> tuple[float | None, float | None]:
+    """The earliest and the latest time at which what is left may be gone, by what is known of the recent
+    pace.
+
+    Bad events come as a Poisson count: two standard errors either way (an approximate 95 % band). None:
+    never.
+    """
+    if left is None or recent is None or recent.total <= 0:
+        return None, None
+    spread = 2.0 * math.sqrt(recent.bad + 1.0)
+    pace = [max(0.0, count) / recent.total / share for count in (recent.bad + spread, recent.bad - spread)]
+    return exhausted_at(now, left, pace[0], period), exhausted_at(now, left, pace[1], period)

@@ -73,6 +73,11 @@ class Book:
             self.born[account] = now
         self.seen[account] = now
 
+    def add(self, account: int, bad: float) -> None:
+        """Put bad events down to a part."""
+        self._grow(account + 1)
+        self.totals[account] += (bad, bad)
+
     def retire(self, listed: Set[str], now: float) -> None:
         """Targets that are not listed any more are down, and after a day forgotten: until then they may
         return."""

@@ -110,6 +110,7 @@ class SloEngine:
         if self._book.began is None:
             self._book.began = now
         levels: dict[int, list[float]] = {}
+        drifted = self._drifted()
         urls = self._scraper.urls()
         for url, body in self._scraper.fetch_all(urls) if urls else ():
             try:
@@ -128,8 +129,32 @@ class SloEngine:
             self._book.take(SELF, own, now)
             _join(levels, own)
         self._check(levels, now)
+        self._blame_features(drifted)
         self._book.retire({*urls, *self._scraper.problems, SELF}, now)
         self._scraped = now
+
+    def _drifted(self) -> dict[str, float]:
+        """Bad slices so far of each drift objective."""
+        found = {}
+        for each in self._plans:
+            account = self._accounts.id(each.name, EVENTS)
+            if each.objective.sli.kind == "drift" and account < len(self._book.totals):
+                found[each.name] = float(self._book.totals[account, BAD])
+        return found
+
+    def _blame_features(self, before: Mapping[str, float]) -> None:
+        """Slices that went bad at this scrape are put down to the features whose breach stands."""
+        broken = {
+            (labels.get(names.MODEL, ""), labels.get(names.FEATURE, ""))
+            for state in self._book.targets.values()
+            for labels in state.breaches
+        }
+        models = {each.name: each.objective.model for each in self._plans}
+        for slo, bad in self._drifted().items():
+            gained = bad - before.get(slo, 0.0)
+            for model, feature in broken if gained > 0 else ():
+                if feature and models[slo] in ("", model):
+                    self._book.add(self._accounts.id(slo, f"{names.FEATURE}={feature}"), gained)
 
     def _check(self, levels: Mapping[int, Sequence[float]], now: float) -> None:
         """Each look at a gauge is an event: bad if the worst of its series is."""
@@ -236,8 +261,28 @@ class SloEngine:
             lambda length: count(now - length, length, events),
             count(start, each.period, events),
             lambda length: 0.0 if unjudged is None else count(now - length, length, unjudged).total,
+            self._trouble(),
+            self._spent_by(each, start),
             _run_start(self._bad_slices.get(each.name, ()), self.settings.slo.slice),
         )
+
+    def _trouble(self) -> str:
+        """What the targets that do not answer said last, the first two of them."""
+        down = [
+            f"{name}: {state.error}" for name, state in sorted(self._book.targets.items()) if not state.up
+        ]
+        more = f"; and {len(down) - 2} more" if len(down) > 2 else ""
+        return "; ".join(down[:2]) + more
+
+    def _spent_by(self, each: Plan, start: float) -> tuple[tuple[str, float], ...]:
+        """Bad events of the period by model version, segment, feature, check: the ten worst parts."""
+        totals = self._book.totals
+        parts = [(p, i) for p, i in self._accounts.parts(each.name) if "=" in p and i < len(totals)]
+        if not parts:
+            return ()
+        before = self._history.at(start, len(totals))
+        spent = [(part, float(totals[id_, BAD] - before[id_, BAD])) for part, id_ in parts]
+        return tuple(sorted((s for s in spent if s[1] > 0), key=lambda s: -s[1])[:10])
 
     def _breaches(self, now: float) -> Iterable[Alert]:
         """`mlobs_drift_breach` becomes an alert at once: it has been debounced where it was found."""

@@ -104,6 +104,10 @@ class Observed:
     """Events of the period so far."""
     unjudged: Callable[[float], float]
     """Slices of the last so many seconds that nobody could judge."""
+    trouble: str = ""
+    """What the targets said that did not answer."""
+    spent_by: tuple[tuple[str, float], ...] = ()
+    """(`label=value`, bad events of the period), the worst first."""
     run_start: float | None = None
     """Start of the first bad slice of the last run of them."""
 
@@ -128,6 +132,9 @@ def evaluate(plan: Plan, seen: Observed, settings: Settings, since: Mapping[str,
     gone = budgets.exhausted_at(
         seen.now, account.remaining, worst.burn_rate if worst else _recent(rates), plan.period
     )
+    band = budgets.exhaustion_band(
+        seen.now, account.remaining, counts[max(rates)] if rates else None, plan.share, plan.period
+    )
     longest = max((tier.long for tier in plan.tiers if tier.severity == plan.cap), default=0.0)
     young = seen.born is None or seen.now - seen.born < longest
     state = budgets.state(
@@ -144,6 +151,7 @@ def evaluate(plan: Plan, seen: Observed, settings: Settings, since: Mapping[str,
         burn_rates={format_duration(Decimal(str(length))): rate for length, rate in rates.items()},
         exhausted_at=gone, firing=worst.severity if worst else None,
         since=None if worst is None else since.get(worst.severity, _onset(plan, seen)),
+        exhausted_early=band[0], exhausted_late=band[1], spent_by=seen.spent_by,
         calendar=plan.objective.calendar, description=plan.objective.description,
         threshold_s=None if plan.objective.sli.threshold is None else float(plan.objective.sli.threshold),
     )  # fmt: skip
@@ -202,6 +210,7 @@ def _absent_alert(plan: Plan, seen: Observed, account: budgets.Budget, settings:
         summary=(
             f"{objective.name}: no target has shown {_metric(plan.indicator)} "
             f"for {speak_duration(seen.now - seen.absent_since)}"
+            f"{'; ' if seen.trouble else ''}{seen.trouble}"
         ),
     )  # fmt: skip
 
@@ -217,7 +226,8 @@ def _reason(
     if state == budgets.ABSENT:
         if seen.absent_since is None:
             return "most slices could not be judged"
-        return f"no data for {speak_duration(seen.now - seen.absent_since)}"
+        why = f": {seen.trouble}" if seen.trouble else ""
+        return f"no data for {speak_duration(seen.now - seen.absent_since)}{why}"
     if account.consumed is None:
         return f"no {unit} yet"
     spent = (

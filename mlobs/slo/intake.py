@@ -25,6 +25,9 @@ RAW = "raw"
 """Part that holds a sliced objective's requests; its events are the slices."""
 UNJUDGED = "unjudged"
 
+SPENT_BY = (names.MODEL_VERSION, names.SEGMENT, names.FEATURE)
+"""Labels by which spending is told apart, where series carry them."""
+_PARTS = 20
 _CACHED_SERIES = 200_000
 
 Route = tuple[int, int, float]
@@ -126,9 +129,33 @@ class Router:
         for slo, part, column, term in self._wanted.get(name, ()):
             if term.selector.matches(labels):
                 yield self.accounts.id(slo, part), column, float(term.sign)
+                if part != UNJUDGED:
+                    for label in SPENT_BY:
+                        if labels.get(label):
+                            yield self._part(slo, label, labels[label]), column, float(term.sign)
+        yield from self._checks(name, labels)
         for slo, gauge in self._gauges.get(name, ()):
             if gauge.selector.matches(labels):
                 yield self.accounts.id(slo, EVENTS), LEVEL, 1.0
+
+    def _checks(self, name: str, labels: Mapping[str, str]) -> Iterable[Route]:
+        """Rows by the check that they failed, for what was spent on data quality; they may overlap."""
+        check = labels.get(names.CHECK, "")
+        if name != names.DATA_QUALITY_ROWS or check == names.ANY_CHECK or not check:
+            return
+        asked = {**labels, names.CHECK: names.ANY_CHECK}
+        for slo, part, column, term in self._wanted[name]:
+            if part == EVENTS and column == BAD and term.selector.matches(asked):
+                yield self._part(slo, names.CHECK, check), column, float(term.sign)
+
+    def _part(self, slo: str, label: str, value: str) -> int:
+        """The account of one value of a label; beyond the cap all further ones share one."""
+        part = f"{label}={value}"
+        if self.accounts.find(slo, part) is None:
+            used = sum(1 for known, _ in self.accounts.parts(slo) if known.startswith(f"{label}="))
+            if used >= _PARTS:
+                part = f"{label}={names.OTHER}"
+        return self.accounts.id(slo, part)
 
 
 class Accounts:
@@ -141,6 +168,9 @@ class Accounts:
         untouched."""
         self.fingerprints = fingerprints
         self._ids = {(slo, part): id_ for id_, slo, part, print_ in known if fingerprints.get(slo) == print_}
+        self._parts: dict[str, dict[str, int]] = {}
+        for (slo, part), id_ in self._ids.items():
+            self._parts.setdefault(slo, {})[part] = id_
         self._count = max((row[0] for row in known), default=-1) + 1
         self.fresh: list[tuple[int, str, str]] = []
         """Ids given since they were last written to the store."""
@@ -152,6 +182,7 @@ class Accounts:
         found = self._ids.get((slo, part))
         if found is None:
             found = self._ids[slo, part] = self._count
+            self._parts.setdefault(slo, {})[part] = found
             self._count += 1
             self.fresh.append((found, slo, part))
         return found
@@ -159,8 +190,9 @@ class Accounts:
     def find(self, slo: str, part: str) -> int | None:
         return self._ids.get((slo, part))
 
-    def items(self) -> Iterable[tuple[tuple[str, str], int]]:
-        return self._ids.items()
+    def parts(self, slo: str) -> list[tuple[str, int]]:
+        """Every part of an objective with its id."""
+        return list(self._parts.get(slo, {}).items())
 
 
 def grown(vector: Vector, count: int) -> Vector:

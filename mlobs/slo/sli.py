@@ -109,8 +109,6 @@ class Indicator:
     queries: tuple[str, str, str] | None = None
     """(`bad` or `good`, its expression, the total's), with `$window`: PromQL that Prometheus alone can
     evaluate."""
-    part: str = ""
-    """Label by which spending is attributed."""
 
     @property
     def selectors(self) -> tuple[Selector, ...]:
@@ -148,7 +146,6 @@ def indicator(objective: ObjectiveSettings) -> Indicator:
             bad=(Term(Selector(REQUESTS, (*base, Matcher(names.OUTCOME, "=", names.ERROR)))),),
             # A cancelled call is neither good nor bad: the client left.
             total=(Term(Selector(REQUESTS, (*base, Matcher(names.OUTCOME, "!=", names.CANCELLED)))),),
-            part=names.MODEL_VERSION,
         )  # fmt: skip
     if sli.kind in ("latency", "p99"):
         assert sli.threshold is not None
@@ -161,7 +158,6 @@ def indicator(objective: ObjectiveSettings) -> Indicator:
             bad=(total, Term(Selector(BUCKETS, (*base, served, fast)), -1)),
             total=(total,),
             sliced=sli.kind == "p99",
-            part=names.MODEL_VERSION,
         )  # fmt: skip
     if sli.kind == "data_quality":
         check = Matcher(names.CHECK, "=", sli.check or names.ANY_CHECK)
@@ -186,7 +182,6 @@ def indicator(objective: ObjectiveSettings) -> Indicator:
             sli.kind, "good_prediction", "requests",
             bad=(Term(Selector(names.GOOD_PREDICTIONS, (*base, bad))),),
             total=(Term(Selector(names.GOOD_PREDICTIONS, base)),),
-            part=names.MODEL_VERSION,
         )  # fmt: skip
     if sli.kind == "freshness":
         return _freshness(sli, base)

@@ -38,6 +38,11 @@ class SloStatus:
     burn_rates: Mapping[str, float | None] = field(default_factory=dict)
     """By window, as `1h`; None without events."""
     exhausted_at: float | None = None
+    exhausted_early: float | None = None
+    exhausted_late: float | None = None
+    """About 95 % band of `exhausted_at` by the longest window's pace; None: never."""
+    spent_by: tuple[tuple[str, float], ...] = ()
+    """What was spent by part: (`model_version=2`, bad events), the worst first."""
     firing: str | None = None
     """Severity of what fires: `page`, `ticket` or None."""
     since: float | None = None
@@ -56,5 +61,6 @@ class SloStatus:
     def from_json(cls, text: str) -> SloStatus:
         """Unknown fields of a newer version are left out."""
         plain: dict[str, Any] = json.loads(text)
+        plain["spent_by"] = tuple((part, bad) for part, bad in plain.get("spent_by", ()))
         known = {field_.name for field_ in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in plain.items() if name in known})
