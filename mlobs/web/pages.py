@@ -36,6 +36,7 @@ def environment() -> Environment:
         count=words.count,
         number=words.number,
         rate=words.rate,
+        value=words.value,
         duration=words.duration,
         iso=words.iso,
         target=words.target,

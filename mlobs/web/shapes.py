@@ -202,7 +202,8 @@ def waterfall(call: FeatureRecord) -> tuple[Bar, ...]:
 
     def bar(name: str, start: float, seconds: float, css: str) -> Bar:
         share = words.percent(seconds / whole, 0)
-        return Bar(name, start / whole * 1000, seconds / whole * 1000, words.duration(seconds), share, css)
+        begin = min(start / whole * 1000, 998.0)  # the last one is seen even if it took no time
+        return Bar(name, begin, seconds / whole * 1000, words.duration(seconds), share, css)
 
     bars = [bar("whole call", 0.0, call.duration_s, "whole")]
     start = 0.0

@@ -104,6 +104,11 @@ def number(value: float | None) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else count(value)
 
 
+def value(given: object) -> str:
+    """A feature or prediction: floats to six digits, everything else as it is."""
+    return f"{given:.6g}" if isinstance(given, float) else str(given)
+
+
 def rate(value: float | None) -> str:
     """A burn rate: how many times faster than the objective allows."""
     if value is None or not math.isfinite(value):
@@ -114,7 +119,9 @@ def rate(value: float | None) -> str:
 def duration(seconds: float | None) -> str:
     if seconds is None or not math.isfinite(seconds):
         return UNKNOWN
-    if 0 < abs(seconds) < 0.01:  # stages are often shorter than a millisecond
+    if 0 < abs(seconds) < 0.001:
+        return f"{seconds * 1e6:.0f}\u00a0µs"
+    if 0 < abs(seconds) < 0.01:  # stages are often as short
         return f"{seconds * 1000:.2g}\u00a0ms"
     return _together(speak_duration(seconds))
 

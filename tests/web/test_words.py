@@ -62,7 +62,8 @@ def test_a_window_of_a_day_is_called_by_its_day_also_when_the_clock_changes() ->
     assert words.window(figures.START + 3600, figures.START + 7200, figures.ZONE) == "1 Mar, 01:00 – 02:00"
 
 
-def test_a_stage_shorter_than_ten_milliseconds_keeps_its_digits() -> None:
-    assert words.duration(0.0004) == "0.4\u00a0ms"
+def test_a_stage_that_took_no_time_to_speak_of_keeps_its_digits() -> None:
+    assert words.duration(0.0004) == "400\u00a0µs"
+    assert words.duration(0.0031) == "3.1\u00a0ms"
     assert words.duration(0.222) == "222\u00a0ms"
     assert words.duration(0) == "0\u00a0ms"
