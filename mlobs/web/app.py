@@ -9,6 +9,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -78,6 +79,9 @@ def create_app(
             Route("/healthz", healthz),
             Route("/static/{path}", assets.endpoint()),
         ],
-        middleware=[Middleware(Guard, listen=settings.listen, public_url=settings.public_url)],
+        middleware=[
+            Middleware(Guard, listen=settings.listen, public_url=settings.public_url),
+            Middleware(GZipMiddleware, minimum_size=2000, compresslevel=5),
+        ],
         exception_handlers={HTTPException: on_http_error, Exception: on_failure},
     )

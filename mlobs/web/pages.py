@@ -19,6 +19,8 @@ from mlobs.web.model import DriftView, IncidentView, StatusView, Views
 _PAST_SHOWN = 5
 """Past incidents on the overview; the others have a page."""
 _STORIES = 5
+_FEATURES = 16
+"""Rows of the heat map on the overview, and every feature in trouble."""
 
 
 def environment() -> Environment:
@@ -141,7 +143,7 @@ class Pages:
         return [
             (
                 view,
-                shapes.verdict_map(view, status.zone),
+                shapes.verdict_map(view, status.zone, None if with_scores else _FEATURES),
                 shapes.score_map(view, status.zone) if with_scores else None,
             )
             for view in views

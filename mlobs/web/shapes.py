@@ -48,11 +48,19 @@ class HeatMap:
     columns: tuple[tuple[str, str], ...]
     groups: tuple[tuple[str, int], ...]
     rows: tuple[tuple[str, str, tuple[HeatCell, ...]], ...]
+    left_out: int = 0
+    """Features that are not among the rows."""
 
 
-def verdict_map(view: DriftView, zone: str) -> HeatMap:
-    """The verdicts of a model, the worst features first; features with nothing to say keep their order."""
+def verdict_map(view: DriftView, zone: str, most: int | None = None) -> HeatMap:
+    """The verdicts of a model, the worst features first; features with nothing to say keep their order.
+
+    `most` leaves out what lies beyond so many features, but none that has drifted or has no data.
+    """
     rows = sorted(view.rows, key=_trouble, reverse=True)
+    if most is not None:
+        rows = rows[: max(most, sum(_trouble(row) > (0, 0) for row in rows))]
+    left_out = len(view.rows) - len(rows)
     if any(cell is not None for cell in view.whole):
         rows.insert(0, DriftRow(WHOLE, view.whole))
     spans = [words.window(*span, zone) for span in view.windows]
@@ -69,6 +77,7 @@ def verdict_map(view: DriftView, zone: str) -> HeatMap:
             )
             for row in rows
         ),
+        left_out,
     )
 
 

@@ -46,6 +46,12 @@ def test_what_was_said_of_a_whole_window_stands_above_the_features() -> None:
     assert cells[0].text == "whole window, Fri 1 Mar: not judged (no reference) · 930 rows"
 
 
+def test_a_long_list_of_features_is_cut_but_never_by_one_in_trouble() -> None:
+    heat = shapes.verdict_map(figures.drift(), figures.ZONE, most=2)
+    assert [feature for feature, _, _ in heat.rows] == ["temp", "dewp", "pressure"]
+    assert heat.left_out == 11
+
+
 def test_windows_within_a_day_are_grouped_by_day() -> None:
     view = replace(
         figures.drift(),
