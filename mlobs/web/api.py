@@ -37,6 +37,7 @@ class Api:
             Route("/api/incidents/{key:path}", self.incident),
             Route("/api/calls/{key:path}", self.call),
             Route("/api/pipelines", self.pipelines),
+            Route("/api/targets", self.targets),
         ]
 
     def status(self, _request: Request) -> Response:
@@ -53,7 +54,7 @@ class Api:
                 "slos": dict(count_states(slos)),
                 "incidents_open": sum(incident.is_open for incident in incidents),
                 # Drift has no part in it: a window is judged by a tick, and a tick moves `now`.
-                "revision": revision(status, slos, incidents, self._views.pipelines()),
+                "revision": revision(status, slos, incidents, self._views.pipelines(), self._views.targets()),
             }
         )
 
@@ -109,6 +110,9 @@ class Api:
                 ]
             }
         )
+
+    def targets(self, _request: Request) -> Response:
+        return JSONResponse({"targets": plain(list(self._views.targets()))})
 
 
 def slo_json(slo: SloView, now: float | None) -> Mapping[str, Any]:

@@ -196,6 +196,16 @@ class IncidentView:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetView:
+    """A scraped process; `seen` is its last scrape that succeeded."""
+
+    name: str
+    up: bool
+    seen: float | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class StatusView:
     """The head of every page."""
 
@@ -224,3 +234,5 @@ class Views(Protocol):
     def call(self, key: str) -> FeatureRecord | None: ...
 
     def pipelines(self) -> Sequence[Ledger]: ...
+
+    def targets(self) -> Sequence[TargetView]: ...

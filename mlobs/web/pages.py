@@ -82,6 +82,7 @@ class Pages:
             past=[incident for incident in incidents if not incident.is_open][:_PAST_SHOWN],
             maps=self._maps(status, with_scores=False),
             pipelines=self._views.pipelines(),
+            targets=self._views.targets(),
         )
 
     def _with_stories(self, incidents: Sequence[IncidentView]) -> list[IncidentView]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 
@@ -30,6 +32,7 @@ from mlobs.web.model import (
     PageView,
     SloView,
     StatusView,
+    TargetView,
     TimelineEntry,
 )
 
@@ -37,6 +40,7 @@ FindCall = Callable[[str], FeatureRecord | None]
 
 _HISTORY_POINTS = 300
 _SLICE_NAMES = {60.0: "minutes", 3600.0: "hours", float(DAY): "days", 7.0 * DAY: "weeks"}
+_SELF = "self"
 _COUNTED_IN_DRIFT_WINDOWS = frozenset({"drift"})
 
 
@@ -66,10 +70,20 @@ class StoreViews:
         )
 
     def _reached(self) -> float | None:
-        """The event time of the last evaluation; what was handed in may know of a later tick."""
+        """The event time of the last evaluation, or of the last scrape where nothing is to be evaluated; what
+        was handed in may know of a later tick."""
         told = self._now() if self._now is not None else None
         times = [status.at for status in slo_read.statuses(self._store, points=1)]
+        times = times or [target.last_scrape for target in slo_read.targets(self._store)]
         return max([*times, *([told] if told is not None else [])], default=None)
+
+    def targets(self) -> Sequence[TargetView]:
+        """What is scraped, the process's own registry aside."""
+        return [
+            TargetView(without_password(target.name), target.up, target.last_scrape or None, target.error)
+            for target in slo_read.targets(self._store)
+            if target.name != _SELF
+        ]
 
     # -- objectives -------------------------------------------------------------------------------------
 
@@ -127,6 +141,12 @@ class StoreViews:
 def zone_of(settings: Settings) -> str:
     """The zone in which times are told: that of the slices, which people configured to think in."""
     return settings.slo.zone if settings.slo.zone != "UTC" else settings.drift.zone
+
+
+def without_password(url: str) -> str:
+    """`url` without the user and password that it may hold."""
+    before, at, after = url.rpartition("@")
+    return f"{urlsplit(before).scheme}://{after}" if at else url
 
 
 def slice_name(length: float) -> str:
@@ -262,18 +282,9 @@ def incident_row(row: notify_read.IncidentRow) -> IncidentView:
 
 
 def incident_story(story: notify_read.IncidentStory) -> IncidentView:
-    row, page = story.row, story.page
-    return IncidentView(
-        row.id,
-        row.title,
-        row.state,
-        row.severity,
-        row.cause,
-        row.service,
-        row.model,
-        row.since,
-        ended=row.resolved_at,
-        acknowledged_by=row.acknowledged_by,
+    page = story.page
+    return replace(
+        incident_row(story.row),
         slos=tuple(dict.fromkeys(burn.name for burn in page.burns)),
         features=tuple(dict.fromkeys(finding.feature for finding in page.features)),
         segments=tuple(hit.segment for hit in page.segments),

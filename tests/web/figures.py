@@ -21,6 +21,7 @@ from mlobs.web.model import (
     PageView,
     SloView,
     StatusView,
+    TargetView,
     TimelineEntry,
 )
 
@@ -275,6 +276,13 @@ class Figures:
         ]
     )
 
+    target_views: list[TargetView] = field(
+        default_factory=lambda: [
+            TargetView("http://10.0.0.5:8000/metrics", True, NOW),
+            TargetView("http://10.0.0.6:8000/metrics", False, NOW - 7200, "ConnectError: connection refused"),
+        ]
+    )
+
     def status(self) -> StatusView:
         return self.head
 
@@ -293,6 +301,9 @@ class Figures:
     def call(self, key: str) -> FeatureRecord | None:
         return self.calls.get(key)
 
+    def targets(self) -> Sequence[TargetView]:
+        return self.target_views
+
     def pipelines(self) -> Sequence[Ledger]:
         return self.ledgers
 
@@ -304,4 +315,4 @@ def _last(view: DriftView, windows: int) -> DriftView:
 
 def empty() -> Figures:
     """A service on its first minute."""
-    return Figures([], [], [], StatusView("flights-api", "staging", "wall", "UTC", None), {}, [])
+    return Figures([], [], [], StatusView("flights-api", "staging", "wall", "UTC", None), {}, [], [])

@@ -11,10 +11,11 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from starlette.testclient import TestClient
 
+from mlobs.records import Ledger
 from mlobs.settings import Settings
 from mlobs.store import Store, open_store
 from mlobs.web.app import create_app
-from mlobs.web.model import CallLink, Detail, DriftRow, Views
+from mlobs.web.model import CallLink, Detail, DriftRow, TargetView, Views
 from tests.web.figures import CALL, DAY, START, Figures, empty
 
 PAGES = [
@@ -117,6 +118,8 @@ def test_hostile_names_stay_text_on_every_page(store: Store) -> None:
     views.drift_views = [
         replace(view, model=HOSTILE, version=HOSTILE, reference=HOSTILE, note=HOSTILE, rows=rows)
     ]
+    views.target_views = [TargetView(HOSTILE, False, None, HOSTILE)]
+    views.ledgers = [Ledger(HOSTILE, 1, 0, {HOSTILE: 1}, 0)]
     incident = views.incident_views[0]
     fields = ("id", "title", "cause", "service", "model", "summary", "severity")
     pages = tuple(replace(page, channel=HOSTILE, text=HOSTILE, problem=HOSTILE) for page in incident.pages)
@@ -207,6 +210,7 @@ def test_the_json_says_the_same_as_the_page(store: Store) -> None:
         assert [i["id"] for i in ask.get("/api/incidents?state=open").json()["incidents"]] == ["7f3a"]
         assert ask.get("/api/incidents/1c09").json()["ended"] is not None
         assert ask.get("/api/calls/4bf92f3577b34da6a3ce929d0e0e4736").json()["outcome"] == "ok"
+        assert [target["up"] for target in ask.get("/api/targets").json()["targets"]] == [True, False]
         pipelines = ask.get("/api/pipelines").json()["pipelines"]
         assert {pipeline["pipeline"]: pipeline["balanced"] for pipeline in pipelines} == {
             "pages": True,

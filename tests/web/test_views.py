@@ -12,7 +12,7 @@ from mlobs.records import FeatureRecord
 from mlobs.settings import DriftSettings, Settings, SloSettings
 from mlobs.store import Store
 from mlobs.web.app import create_app
-from mlobs.web.views import StoreViews, slice_name, zone_of
+from mlobs.web.views import StoreViews, slice_name, without_password, zone_of
 from tests.drift.traffic import DAY
 from tests.web.bench import Bench
 from tests.web.figures import CALL
@@ -113,6 +113,15 @@ def test_kept_calls_and_pipelines_are_found(ask: TestClient) -> None:
     (pipeline,) = [p for p in ask.get("/api/pipelines").json()["pipelines"] if p["pipeline"] == "drift"]
     assert pipeline["balanced"]
     assert pipeline["offered"] == 800
+
+
+def test_a_target_is_shown_with_its_state_and_without_its_password(bench: Bench, ask: TestClient) -> None:
+    drive(ask, range(2))
+    assert ask.get("/api/targets").json()["targets"] == [
+        {"name": "http://fraud:8000/metrics", "up": True, "seen": 2 * DAY, "error": ""}
+    ]
+    assert without_password("https://me:secret@host:1/metrics") == "https://host:1/metrics"
+    assert without_password("host:1") == "host:1"
 
 
 def test_slices_and_zones_have_names() -> None:
