@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlobs.cli import slo_past
+from mlobs.cli.slo_common import Config, File, Json, load, refuse, server
 from mlobs.errors import EXIT_FINDING, EXIT_FINE, EXIT_UNAVAILABLE, ConfigError, Problem, UnavailableError
 
 if TYPE_CHECKING:
@@ -25,9 +27,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="mlobs.yaml, or a file with its `slo:` section.")]
-Json = Annotated[bool, typer.Option("--json", help="Strict JSON.")]
-Config = Annotated[Path, typer.Option("-c", "--config", help="The settings.", dir_okay=False)]
+app.command()(slo_past.explain)
+app.command()(slo_past.backtest)
+app.command()(slo_past.backfill)
 
 
 @app.command()
@@ -45,8 +47,8 @@ def rules(
     from mlobs.slo.ruletests import tests_document
     from mlobs.slo.write import to_yaml
 
-    settings = _load(file)
-    _refuse(settings, file)
+    settings = load(file)
+    refuse(settings, file)
     name = f"{settings.service}.rules.yaml"
     _write(output / name, to_yaml(rules_document(settings)))
     _write(output / f"{settings.service}.rules.test.yaml", to_yaml(tests_document(settings, name)))
@@ -85,17 +87,25 @@ def test(
 
 
 @app.command()
-def validate(file: File, as_json: Json = False) -> None:
+def validate(
+    file: File,
+    live: Annotated[
+        str, typer.Option(metavar="URL", help="Ask this Prometheus for series and buckets.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
     """Check objectives, and say how soon each alert would speak and fall silent.
 
-    Exit 0; 2 where an objective is refused.
+    Exit 0; 2 where an objective is refused; 3 where --live does not answer.
 
-    Example: mlobs slo validate slo.yaml
+    Example: mlobs slo validate slo.yaml --live http://127.0.0.1:9090
     """
     from mlobs.slo.validate import times
 
-    settings = _load(file)
-    _refuse(settings, file)
+    settings = load(file)
+    refuse(settings, file)
+    if live:
+        _ask(settings, file, live)
     rows = times(settings)
     if as_json:
         print(json.dumps([dataclasses.asdict(row) for row in rows], allow_nan=False))  # noqa: T201
@@ -142,7 +152,7 @@ def openslo(file: File) -> None:
     """
     from mlobs.slo.openslo import bundle_of, write_openslo
 
-    typer.echo(write_openslo(bundle_of(_load(file))), nl=False)
+    typer.echo(write_openslo(bundle_of(load(file))), nl=False)
 
 
 @app.command()
@@ -157,7 +167,7 @@ def status(config: Config = Path("mlobs.yaml"), as_json: Json = False) -> None:
     from mlobs.slo.schema import SCHEMA
     from mlobs.store import open_store
 
-    settings = _load(config)
+    settings = load(config)
     store = open_store(settings.store, [SCHEMA])
     try:
         statuses = read.statuses(store)
@@ -194,27 +204,16 @@ def _show(statuses: list[SloStatus]) -> None:
     _console().print(table)
 
 
-def _load(file: Path) -> Settings:
-    from mlobs.config import load_settings
-    from mlobs.slo.openslo import is_openslo, read_openslo, settings_of
+def _ask(settings: Settings, file: Path, url: str) -> None:
+    """Raise ConfigError where the server lacks what the objectives need."""
+    from mlobs.slo.evaluate import plan
+    from mlobs.slo.prometheus import live_problems, retention_problems
 
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return load_settings(file)  # which says what is wrong with it
-    return settings_of(read_openslo(text, file.name)) if is_openslo(text) else load_settings(file)
-
-
-def _refuse(settings: Settings, file: Path) -> None:
-    from mlobs.slo.validate import check
-
-    if not settings.slo.objectives:
-        raise ConfigError(
-            Problem(
-                f"{file}: slo.objectives", "at least one objective", "none", "see docs/slo.md for one to copy"
-            )
-        )
-    problems = check(settings, str(file))
+    asked, problems = server(url), []
+    plans = [plan(objective, settings) for objective in settings.slo.objectives]
+    for number, each in enumerate(plans):
+        problems += live_problems(each, asked, f"{file}: slo.objectives[{number}] ({each.name})")
+    problems += retention_problems(asked, max(each.period for each in plans), url)
     if problems:
         raise ConfigError(*problems)
 

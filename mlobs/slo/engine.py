@@ -8,7 +8,6 @@ tick.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -24,7 +23,7 @@ from mlobs.slices import slice_at
 from mlobs.slo import alerts as alerting
 from mlobs.slo import exposition, schema, timeslice
 from mlobs.slo.burn import Count
-from mlobs.slo.evaluate import Evaluation, Observed, Plan, evaluate, plan
+from mlobs.slo.evaluate import Evaluation, Observed, Plan, evaluate, fingerprint, plan
 from mlobs.slo.export import SloCollector
 from mlobs.slo.history import History, upsert
 from mlobs.slo.intake import BAD, EVENTS, RAW, TOTAL, UNJUDGED, Raw, Router
@@ -59,7 +58,7 @@ class SloEngine:
         self._scraper = Scraper(settings.targets, fetch, settings.base)
         self._plans = tuple(plan(objective, settings) for objective in settings.slo.objectives)
         self._history = History(store)
-        fingerprints = {each.name: _fingerprint(each, settings) for each in self._plans}
+        fingerprints = {each.name: fingerprint(each, settings) for each in self._plans}
         accounts, self._book = self._history.load(fingerprints)
         self._accounts = accounts
         self._router = Router({each.name: each.indicator for each in self._plans}, accounts)
@@ -378,13 +377,6 @@ def _spelled(name: str, labels: Mapping[str, str]) -> str:
         for label, value in labels.items()
     )
     return f"{name}{{{inside}}}"
-
-
-def _fingerprint(each: Plan, settings: Settings) -> str:
-    """Changes with what is counted, and not with the objective or the windows: those may be tuned on old
-    counts."""
-    slices = (settings.slo.slice, settings.slo.zone) if each.indicator.sliced else ()
-    return hashlib.sha256(repr((each.indicator, slices)).encode()).hexdigest()[:16]
 
 
 def _standing(history: History) -> dict[str, alerting.Standing]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -87,6 +88,13 @@ def plan(objective: ObjectiveSettings, settings: Settings) -> Plan:
         period_length(objective),
         names.TICKET if ticket else names.PAGE,
     )
+
+
+def fingerprint(each: Plan, settings: Settings) -> str:
+    """Changes with what is counted, and not with the objective or the windows: those may be tuned on old
+    counts."""
+    slices = (settings.slo.slice, settings.slo.zone) if each.indicator.sliced else ()
+    return hashlib.sha256(repr((each.indicator, slices)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

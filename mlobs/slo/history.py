@@ -101,6 +101,25 @@ class History:
         book.began = self.first()
         return accounts, book
 
+    def past(self, slo: str, fingerprint: str) -> tuple[list[float], list[float], list[float]] | None:
+        """Times, cumulative bad and total of an objective's events; None if nothing was counted by this
+        definition."""
+        table = schema.account
+        wanted = (table.c.slo == slo) & (table.c.part == "") & (table.c.fingerprint == fingerprint)
+        with self._store.read() as connection:
+            account = connection.execute(select(table.c.id).where(wanted)).scalar()
+            if account is None:
+                return None
+            rows = connection.execute(select(schema.sample).order_by(schema.sample.c.at)).all()
+        times, bad, total = [], [], []
+        for row in rows:
+            vector = unpack(row.body)
+            if account < len(vector):
+                times.append(row.at)
+                bad.append(float(vector[account, 0]))
+                total.append(float(vector[account, 1]))
+        return (times, bad, total) if times else None
+
     def values(self) -> dict[str, Any]:
         with self._store.read() as connection:
             return {row.name: json.loads(row.body) for row in connection.execute(select(schema.value))}

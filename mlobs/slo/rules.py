@@ -37,7 +37,7 @@ def rule_groups(settings: Settings) -> list[dict[str, Any]]:
     """The rule groups of every objective in `settings`, in evaluation order."""
     plans = [plan(objective, settings) for objective in settings.slo.objectives]
     tables = _tables(plans)
-    labels = {each.name: _labels(each, settings, tables) for each in plans}
+    labels = labels_of(settings, plans)
     groups = []
     slices = [
         rule
@@ -67,6 +67,12 @@ def kubernetes_document(settings: Settings) -> dict[str, Any]:
         "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "mlobs"}},
         "spec": {"groups": rule_groups(settings)},
     }
+
+
+def labels_of(settings: Settings, plans: Sequence[Plan]) -> dict[str, dict[str, str]]:
+    """By objective the labels that its recorded series carry."""
+    tables = _tables(plans)
+    return {each.name: _labels(each, settings, tables) for each in plans}
 
 
 def _tables(plans: Sequence[Plan]) -> list[Table]:

@@ -1,0 +1,142 @@
+"""Questions to a Prometheus: what a backtest, a backfill and `validate --live` need to know. The network is
+injected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+
+from mlobs.errors import Problem, UnavailableError
+from mlobs.slo import promql
+from mlobs.slo.evaluate import Plan
+from mlobs.slo.replay import Floats, Past, slices_of
+
+Get = Callable[[str], bytes]
+"""Body of a URL; an OSError for anything else."""
+DAY = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prometheus:
+    """`url` is the server's root, `get` the network."""
+
+    url: str
+    get: Get
+
+    def api(self, path: str, **arguments: str) -> Any:
+        """`data` of an API answer. Raises UnavailableError when there is none."""
+        where = f"{self.url.rstrip('/')}/api/v1/{path}"
+        try:
+            answer = json.loads(self.get(f"{where}?{urlencode(arguments)}" if arguments else where))
+            if answer["status"] != "success":
+                raise ValueError(answer.get("error", "no success"))
+            return answer["data"]
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise UnavailableError(
+                Problem(
+                    where,
+                    "an answer of Prometheus",
+                    str(problem)[:200],
+                    "check the address and the server's log",
+                )
+            ) from None
+
+    def range(self, query: str, start: float, end: float, step: float) -> tuple[Floats, Floats]:
+        """Times and values of a query with one series at most; empty without one."""
+        data = self.api("query_range", query=query, start=repr(start), end=repr(end), step=repr(step))
+        rows = data["result"][0]["values"] if data["result"] else []
+        return np.array([float(t) for t, _ in rows]), np.array([float(value) for _, value in rows])
+
+    def has(self, selector: str) -> bool:
+        """Whether any series matches now."""
+        return bool(self.api("query", query=f"count({selector})")["result"])
+
+
+def pieces(start: float, end: float) -> Iterator[tuple[float, float]]:
+    """The days of [start, end]: a query of a day stays below Prometheus' 11,000 points."""
+    while start < end:
+        yield start, min(start + DAY, end)
+        start += DAY
+
+
+def past_of(
+    plan: Plan, server: Prometheus, start: float, end: float, step: float, slice_s: float,
+    progress: Callable[[], None] = lambda: None,
+) -> Past:  # fmt: skip
+    """What an objective would have counted from `start` to `end`, in steps of `step` seconds, day by day."""
+    step = slice_s if plan.indicator.sliced else step
+    times = np.arange(start, end + step / 2, step)
+    bad, total = np.zeros(len(times)), np.zeros(len(times))
+    for day_start, day_end in pieces(start, end):
+        for query, array in zip(_queries(plan, step), (bad, total), strict=True):
+            # The point at the day's start belongs to the day before.
+            at, values = server.range(query, day_start + step, day_end, step)
+            places = np.rint((at - start) / step).astype(int)
+            inside = (places >= 0) & (places < len(array)) & np.isfinite(values)
+            array[places[inside]] = values[inside]
+        progress()
+    bad, total = np.cumsum(np.maximum(bad, 0.0)), np.cumsum(np.maximum(total, 0.0))
+    return slices_of(times, bad, total, slice_s) if plan.indicator.sliced else Past(times, bad, total)
+
+
+def _queries(plan: Plan, step: float) -> tuple[str, str]:
+    """Bad and all events of one step."""
+    indicator = plan.indicator
+    if indicator.gauge is not None:
+        check = promql.check_bad(indicator.gauge)
+        return check, f"{check} * 0 + 1"
+    if indicator.queries is not None:
+        which, part, total = (text.replace("$window", promql.window(step)) for text in indicator.queries)
+        return (f"sum({part})" if which == "bad" else f"sum({total}) - sum({part})"), f"sum({total})"
+    return promql.increases(indicator.bad, step), promql.increases(indicator.total, step)
+
+
+def live_problems(plan: Plan, server: Prometheus, where: str) -> list[Problem]:
+    """Series and buckets that the objective needs and the server does not have."""
+    found = []
+    for selector in dict.fromkeys(plan.indicator.selectors):
+        if server.has(selector.promql()):
+            continue
+        edges = [matcher for matcher in selector.matchers if matcher.label == "le"]
+        rest = type(selector)(selector.metric, tuple(m for m in selector.matchers if m.label != "le"))
+        if edges and server.has(rest.promql()):
+            known = server.api("query", query=f"count by (le) ({rest.promql()})")["result"]
+            spelled = ", ".join(sorted((row["metric"].get("le", "") for row in known), key=_edge))
+            found.append(
+                Problem(where, f"a bucket edge at the threshold ({edges[0].value})", f"edges {spelled}",
+                        "add the threshold to `buckets`, or take an edge as the threshold")
+            )  # fmt: skip
+        elif any(m.label == "outcome" and m.op == "=" for m in selector.matchers):
+            continue  # nothing has failed yet
+        else:
+            got = f"none for {selector.promql()}"
+            found.append(Problem(where, "series that exist", got, "check names, labels and targets"))
+    return found
+
+
+def retention_problems(server: Prometheus, longest: float, where: str) -> list[Problem]:
+    """A retention that is shorter than the longest window."""
+    text = str(server.api("status/runtimeinfo").get("storageRetention", ""))
+    days = _retention_days(text)
+    if days is None or days * DAY >= longest:
+        return []
+    remedy = f"start it with --storage.tsdb.retention.time={promql.window(longest)}, or shorten the period"
+    return [Problem(where, f"a retention of {promql.window(longest)} or more", text, remedy)]
+
+
+def _retention_days(text: str) -> float | None:
+    units = {"y": 365.0, "w": 7.0, "d": 1.0, "h": 1 / 24}
+    found = [part for part in text.replace(",", " ").split() if part[-1:] in units and part[:-1].isdigit()]
+    return sum(int(part[:-1]) * units[part[-1]] for part in found) if found else None
+
+
+def _edge(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("inf")
