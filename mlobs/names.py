@@ -27,10 +27,11 @@ SLO: Final = "slo"
 WINDOW: Final = "window"
 PIPELINE: Final = "pipeline"
 REASON: Final = "reason"
+CHANNEL: Final = "channel"
 
 LABELS: Final = frozenset(
     {SERVICE, MODEL, MODEL_VERSION, STAGE, OUTCOME, DECISION, RESULT, FEATURE, SEGMENT, STATISTIC,
-     REFERENCE, CHECK, SEVERITY, METRIC, SLO, WINDOW, PIPELINE, REASON}
+     REFERENCE, CHECK, SEVERITY, METRIC, SLO, WINDOW, PIPELINE, REASON, CHANNEL}
 )  # fmt: skip
 
 OTHER: Final = "__other__"
@@ -99,6 +100,14 @@ PIPELINE_QUEUED: Final = "mlobs_pipeline_queued"
 PIPELINE_OLDEST_AGE: Final = "mlobs_pipeline_oldest_age_seconds"
 PIPELINE_LAST_SUCCESS: Final = "mlobs_pipeline_last_success_timestamp_seconds"
 PIPELINE_EVENT_TIME: Final = "mlobs_pipeline_event_time_seconds"
+
+# -- paging: attempts and what became of them, by channel -------------------------------------------
+NOTIFY_SENT: Final = "mlobs_notify_sent_total"
+NOTIFY_FAILED: Final = "mlobs_notify_failed_total"
+NOTIFY_LATENCY: Final = "mlobs_notify_latency_seconds"
+"""From the alert's arrival to the delivery of its first page."""
+NOTIFY_OLDEST: Final = "mlobs_notify_oldest_waiting_seconds"
+NOTIFY_SUPPRESSED: Final = "mlobs_notify_suppressed_total"
 
 # -- span attributes: OpenTelemetry has none for classic ML, these follow its style ----------------
 ATTR_MODEL_NAME: Final = "ml.model.name"

@@ -55,7 +55,7 @@ def list_(
     """
     from mlobs.notify import read
 
-    with _opened(config) as (settings, store):
+    with opened(config) as (settings, store):
         rows = read.incidents(store, settings, state=None if state is State.ALL else str(state), limit=limit)
     if as_json:
         _print_json(rows)
@@ -73,7 +73,7 @@ def show(which: Which, config: ConfigOption = Path("mlobs.yaml"), as_json: JsonO
     """
     from mlobs.notify import read
 
-    with _opened(config) as (settings, store):
+    with opened(config) as (settings, store):
         story = read.incident(store, settings, which)
     if story is None:
         raise _unknown(which)
@@ -93,7 +93,7 @@ def ack(
     """
     from mlobs.notify.keeping import acknowledge_by_hand
 
-    with _opened(config) as (settings, store):
+    with opened(config) as (settings, store):
         changed = acknowledge_by_hand(store, settings, which, by or getpass.getuser(), time.time())
         _answer(store, settings, which, changed is not None, as_json)
 
@@ -108,7 +108,7 @@ def resolve(
     """
     from mlobs.notify.keeping import resolve_by_hand
 
-    with _opened(config) as (settings, store):
+    with opened(config) as (settings, store):
         changed = resolve_by_hand(store, settings, which, by or getpass.getuser(), time.time())
         _answer(store, settings, which, changed is not None, as_json)
 
@@ -138,14 +138,14 @@ def event(
     from mlobs.notify.keeping import record_event
     from mlobs.records import TimelineEvent
 
-    when = _moment(at) if at else time.time()
-    with _opened(config) as (settings, store):
+    when = moment_given(at)
+    with opened(config) as (settings, store):
         record_event(store, TimelineEvent(when, str(kind), settings.service, model, text, source))
     typer.echo(f"{kind} of {model or settings.service} noted")
 
 
 @contextmanager
-def _opened(config: Path) -> Iterator[tuple[Settings, Store]]:
+def opened(config: Path) -> Iterator[tuple[Settings, Store]]:
     from mlobs.config import load_settings
     from mlobs.notify.tables import SCHEMA
     from mlobs.store import open_store
@@ -176,15 +176,17 @@ def _unknown(which: str) -> UsageError:
     raise UsageError.of("incidents", "the id of an incident", repr(which[:80]), remedy)
 
 
-def _moment(text: str) -> float:
+def moment_given(text: str) -> float:
+    """Seconds of an ISO 8601 time with a zone; now for none. Raises UsageError."""
+    if not text:
+        return time.time()
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise UsageError.of(
-            "--at", "a time with a zone", repr(text[:80]), "write for example 2026-11-02T09:30:00+00:00"
-        )
+        remedy = "write for example 2026-11-02T09:30:00+00:00"
+        raise UsageError.of("--at", "a time with a zone", repr(text[:80]), remedy)
     return moment.timestamp()
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from mlobs.notify import tables
 from mlobs.notify.incident import Incident
@@ -29,7 +30,16 @@ def lock(connection: Connection) -> None:
     """
     row = select(tables.locks.c.name).where(tables.locks.c.name == _LOCK).with_for_update()
     if connection.execute(row).first() is None:
-        connection.execute(insert(tables.locks).values(name=_LOCK))
+        insert_once(connection, tables.locks, name=_LOCK)
+        connection.execute(row).one()
+
+
+def insert_once(connection: Connection, table: Table, **values: object) -> None:
+    """Insert unless its primary key is there: two processes may come with the same row at once."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(postgresql.insert(table).values(**values).on_conflict_do_nothing())
+    else:
+        connection.execute(sqlite.insert(table).values(**values).on_conflict_do_nothing())
 
 
 def load_open(connection: Connection) -> list[Incident]:

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -27,6 +28,7 @@ from mlobs.notify.keeping import (
     resolve_by_hand,
     save,
 )
+from mlobs.notify.metrics import PagingMetrics
 from mlobs.notify.page import RESOLVED, UPDATE, PageParts
 from mlobs.notify.sender import Sender, Sent
 from mlobs.notify.turns import Turns
@@ -56,6 +58,7 @@ class Desk:
         owner: str = "",
         rng: random.Random | None = None,
         inline: bool | None = None,
+        registry: CollectorRegistry | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -67,6 +70,8 @@ class Desk:
         rng = rng or random.Random()
         sender = Sender(store, owner or f"{rng.getrandbits(64):016x}", rng, paced=not driven)
         self._turns = Turns(sender, self._channels, inline=driven if inline is None else inline)
+        self._metrics = PagingMetrics(registry, store, channels) if registry is not None else None
+        self._heard: float | None = None
         self._working: dict[str, Enrichment] = {}
         if store.held:
             with store.write() as connection:  # nobody else serves this store: all leases are of the dead
@@ -93,11 +98,37 @@ class Desk:
         By the wall clock it returns within about two seconds whatever the channels do; what is still on its
         way is told by the next pump.
         """
+        if self._heard is None:
+            self._heard = now
         look_after(self._store, self._settings, now)
         self._enrich(now)
         with self._store.read() as connection:
-            due = outbox.due_channels(connection, now)
-        return tuple(self._turns.run(due, now))
+            due = {one.channel for one in outbox.waiting(connection, now) if one.due}
+        told = self._turns.run(due, now)
+        if self._metrics is not None:
+            self._metrics.note(told, now)
+        return tuple(told)
+
+    @property
+    def heard(self) -> float | None:
+        """When the watchdog was last heard, or the first pump if it never was; None before that."""
+        return self._heard
+
+    def hear(self, now: float) -> None:
+        """The watchdog has come through."""
+        self._heard = now
+
+    def firing(self, source: str) -> tuple[Alert, ...]:
+        """The alerts of `source` that we hold as firing."""
+        with self._store.read() as connection:
+            known = book.load_open(connection)
+        return tuple(
+            one.alert for incident in known for one in incident.alerts if one.firing and one.source == source
+        )
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Let what is on its way arrive, so that a restart repeats nothing; False when something hangs."""
+        return self._turns.close(timeout)
 
     def acknowledge(self, incident: str, by: str, now: float) -> Incident | None:
         """None when there is no such open incident or somebody has it already."""

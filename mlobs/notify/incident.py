@@ -59,6 +59,8 @@ class Grouping:
     """The same trouble so shortly after it was resolved is the same incident again."""
     by_hand_s: float = 3600.0
     """What was resolved by hand and goes on firing is left alone for so long."""
+    refresh_s: float = 120.0
+    """The numbers of an alert that goes on firing are written down so often; its ends at once."""
     most_alerts: int = 500
     """Of one incident; further ones change nothing."""
     missed: int = 2
@@ -378,6 +380,9 @@ class _Sorting:
         incident = self.open[where]
         was = next(one for one in incident.alerts if identity(one.alert) == name)
         if not alert.firing and not was.firing:
+            return
+        steady = alert.firing and was.firing and not was.missed and was.source == self.source
+        if steady and 0 <= self.now - was.last_at < self.grouping.refresh_s:
             return
         heard = (
             self._tracked(alert) if alert.firing else replace(self._tracked(alert), alert=_kept(was, alert))

@@ -17,7 +17,7 @@ from mlobs.notify import book, outbox
 from mlobs.notify.compose import bare_page, compose
 from mlobs.notify.incident import OPEN, Change, Grouping, Incident, acknowledge, close, hold_of
 from mlobs.notify.page import FIRING, RESOLVED, UPDATE, Page
-from mlobs.notify.routing import Silence, channels_of, muted, route
+from mlobs.notify.routing import Silence, channels_of, muted, muted_kind, route
 from mlobs.records import TimelineEvent
 from mlobs.settings import NotifySettings, Settings
 from mlobs.store import Store
@@ -150,6 +150,12 @@ def silence(store: Store, one: Silence) -> int:
         return book.silence(connection, one)
 
 
+def unsilence(store: Store, number: int, now: float) -> bool:
+    """End a silence now; False when it has ended or never was."""
+    with store.write() as connection:
+        return book.unsilence(connection, number, now)
+
+
 def _tell(
     connection: Connection, incident: Incident, notice: str, settings: Settings, now: float
 ) -> Incident:
@@ -160,7 +166,7 @@ def _tell(
         why = muted(incident, settings.notify, silences, others, now)
         if why:
             if notice == FIRING and why != incident.muted:
-                book.note(connection, incident, now, [("muted", why)])
+                book.note(connection, incident, now, [(muted_kind(why), why)])
             return replace(incident, muted=why) if notice == FIRING else incident
         if notice == UPDATE and incident.muted:
             return incident  # it will be told whole when its silence is looked at next

@@ -14,10 +14,11 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, case, delete, func, insert, or_, select, update
 
 from mlobs.names import PAGE
 from mlobs.notify import tables
+from mlobs.notify.book import insert_once
 from mlobs.notify.incident import Incident
 from mlobs.notify.page import FIRING, RESOLVED, TEST, UPDATE, Page, encode
 from mlobs.notify.retry import Outcome, wait_before
@@ -186,13 +187,42 @@ def mark_fallen(connection: Connection, message: int, now: float) -> None:
     connection.execute(update(_box).where(_box.c.id == message).values(fallback_at=now))
 
 
-def due_channels(connection: Connection, now: float) -> set[str]:
-    """Channels with something to send or skip at `now`, whether or not they may send now."""
-    ready = or_(
-        and_(_box.c.state == PENDING, _box.c.due_at <= now),
-        and_(_box.c.state == SENDING, _box.c.lease_until <= now),
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What is unfinished on one channel."""
+
+    channel: str
+    count: int
+    oldest: float
+    """When the longest waiting one was intended."""
+    due: bool
+    """Whether one may leave now, as far as its own wait is concerned."""
+
+
+def waiting(connection: Connection, now: float) -> list[Waiting]:
+    """Unfinished messages by channel."""
+    free_at = case((_box.c.state == SENDING, _box.c.lease_until), else_=_box.c.due_at)
+    rows = connection.execute(
+        select(
+            _box.c.channel,
+            func.count().label("number"),
+            func.min(_box.c.created_at).label("oldest"),
+            func.min(free_at).label("free_at"),
+        )
+        .where(_box.c.state.in_(UNFINISHED))
+        .group_by(_box.c.channel)
     )
-    return {row.channel for row in connection.execute(select(_box.c.channel).where(ready).distinct())}
+    return [Waiting(row.channel, row.number, row.oldest, row.free_at <= now) for row in rows]
+
+
+def counts(connection: Connection) -> dict[tuple[str, str], int]:
+    """Messages by state and last reason, all that ever were."""
+    rows = connection.execute(
+        select(_box.c.state, _box.c.reason, func.count().label("number")).group_by(
+            _box.c.state, _box.c.reason
+        )
+    )
+    return {(row.state, row.reason or ""): row.number for row in rows}
 
 
 def skip(connection: Connection, channel: str, now: float) -> int:
@@ -252,7 +282,7 @@ def _channel_row(connection: Connection, channel: str) -> Row[Any, Any]:
     query = select(_ch.c.next_at, _ch.c.blocked_until).where(_ch.c.name == channel).with_for_update()
     row = connection.execute(query).first()
     if row is None:
-        connection.execute(insert(_ch).values(name=channel, next_at=0.0, blocked_until=0.0, failures=0))
+        insert_once(connection, _ch, name=channel, next_at=0.0, blocked_until=0.0, failures=0)
         row = connection.execute(query).one()
     return row
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Select, select
 
-from mlobs.notify import book, tables
+from mlobs.notify import book, outbox, tables
 from mlobs.notify.compose import compose
 from mlobs.notify.drawing import plain as lines_of
 from mlobs.notify.incident import Incident
 from mlobs.notify.keeping import page_of
 from mlobs.notify.page import RESOLVED, Page, decode_page
+from mlobs.notify.routing import Silence
 from mlobs.notify.tables import SCHEMA
+from mlobs.records import Ledger
 from mlobs.settings import Settings
 from mlobs.store import Store
 
@@ -132,6 +134,33 @@ def pages(store: Store, *, kind: str | None = None, sent_only: bool = True) -> t
         query = query.where(tables.outbox.c.state == "sent")
     with store.read() as connection:
         return _pages(connection, query)
+
+
+def ledger(store: Store, now: float) -> Ledger:
+    """The outbox's account over all that was ever intended; a message taken in by an earlier one is part of
+    it.
+    """
+    with store.read() as connection:
+        counts = outbox.counts(connection)
+        waiting = outbox.waiting(connection, now)
+    dropped: dict[str, int] = {}
+    for (state, reason), number in counts.items():
+        if state in (outbox.FAILED, outbox.SKIPPED):
+            dropped[reason or state] = dropped.get(reason or state, 0) + number
+    return Ledger(
+        pipeline="outbox",
+        offered=sum(counts.values()),
+        delivered=sum(number for (state, _), number in counts.items() if state == outbox.SENT),
+        dropped=dropped,
+        queued=sum(one.count for one in waiting),
+        oldest_age_s=max((now - one.oldest for one in waiting), default=0.0),
+    )
+
+
+def silences(store: Store, now: float) -> tuple[Silence, ...]:
+    """Those that hold now or are to come."""
+    with store.read() as connection:
+        return tuple(book.silences(connection, now))
 
 
 def _all_pages() -> Select[tuple[object, ...]]:

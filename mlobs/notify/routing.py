@@ -136,6 +136,11 @@ def muted(
     return ""
 
 
+def muted_kind(why: str) -> str:
+    """`silenced`, `maintenance` or `inhibited`: the first word of what `muted` says."""
+    return why.partition(" ")[0].rstrip(":")
+
+
 def spoken(match: Mapping[str, str]) -> str:
     """`severity=page, model=fraud`; `everything` for an empty match."""
     return ", ".join(f"{name}={value}" for name, value in match.items()) or "everything"

@@ -45,6 +45,12 @@ class Turns:
                 self._running[channel.name] = _Turn(self._sender, channel, now)
         return self._gather(time.monotonic() + WAIT_S)
 
+    def close(self, timeout: float) -> bool:
+        """Wait for what is on its way, at most `timeout` seconds; whether all of it was written down."""
+        until = time.monotonic() + timeout
+        over = [turn.join(until - time.monotonic()) for turn in self._running.values()]
+        return all(over)
+
     def _one_by_one(self, channels: list[Channel], now: float) -> list[Sent]:
         done: list[Sent] = []
         problems: list[Exception] = []

@@ -112,3 +112,86 @@ def test_a_test_page_goes_through_and_says_what_it_is(tmp_path: Path):
     status, shown = run("notify", "test", "hook", "-c", path)
     assert (status, "not sent: connection" in shown) == (3, True)
     assert run("notify", "test", "hok", "-c", path)[0] == 2
+
+
+ROUTED = """
+service: fraud-api
+notify:
+  channels:
+    desk: {slack: {channel: "#oncall", token_file: slack-token}}
+    phone: {pagerduty: {routing_key_file: pager-key}}
+  people: {ada: [phone]}
+  times:
+    office: {days: mon-fri, from: "09:00", to: "17:00", timezone: Europe/Berlin}
+    night: {days: fri-sat, from: "22:00", to: "06:00"}
+  routes:
+    - {match: {severity: page}, to: [desk], times: office}
+    - {match: {severity: page, model: fraud}, to: [ada], escalate: [{after: 15m, to: [desk]}]}
+  maintenance: [{match: {model: batch}, times: night}]
+  fallback: ada
+  alertmanager: {token_file: token}
+"""
+
+
+@pytest.fixture
+def routed(tmp_path: Path) -> Path:
+    (tmp_path / "mlobs.yaml").write_text(ROUTED)
+    return tmp_path / "mlobs.yaml"
+
+
+def test_routes_test_says_who_gets_it_and_why(routed: Path):
+    status, shown = run(
+        "notify", "routes", "test", "-c", routed, "--model", "fraud", "--at", "2026-11-28T03:00:00+01:00"
+    )
+    assert (status, shown.splitlines()) == (
+        0,
+        [
+            "passed over: routes[0]: 2026-11-28 02:00 UTC is outside of office",
+            "routes[1] matches severity=page, model=fraud",
+            "told: phone",
+            "not acknowledged after 15 min: desk",
+            "not delivered after 5 min: phone",
+        ],
+    )
+    at_work = ("--at", "2026-11-27T10:00:00+01:00", "--json")
+    assert json.loads(run("notify", "routes", "test", "-c", routed, *at_work)[1])["to"] == ["desk"]
+    assert run("notify", "routes", "test", "-c", routed, "--severity", "ticket")[0] == 1
+    assert run("notify", "routes", "test", "-c", routed, "--severity", "pages")[0] == 2
+
+
+def test_a_silence_is_added_listed_and_ended(config: Path):
+    assert run("notify", "silence", "add", "model=fraud", "--for", "2h", "--by", "ada", "-c", config) == (
+        0, "silence 1 for 2h: model=fraud\n",
+    )  # fmt: skip
+    assert "1: model=fraud until" in run("notify", "silence", "list", "-c", config)[1]
+    assert run("notify", "silence", "end", "1", "-c", config)[0] == 0
+    assert run("notify", "silence", "list", "-c", config)[1] == "no silences\n"
+    assert run("notify", "silence", "end", "1", "-c", config)[0] == 2
+    assert run("notify", "silence", "add", "modell=fraud", "-c", config)[0] == 2
+    assert run("notify", "silence", "add", "model=fraud", "--for", "2", "-c", config)[0] == 2
+
+
+def test_what_alertmanager_needs_is_written_and_accepted_by_its_own_tools(routed: Path, amtool, promtool):
+    folder = routed.parent / "out"
+    status, _ = run(
+        "notify", "alertmanager", "-c", routed, "--url", "http://mlobs:9464/api/alertmanager", "-o", folder
+    )
+    assert status == 0
+    checked = amtool("check-config", folder / "alertmanager.yml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    checked = promtool("check", "rules", folder / "mlobs-paging.yml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    for labels, name in (
+        (("alertname=MlobsSloBurn", "severity=page", "model=fraud"), "mlobs"),
+        (("alertname=Watchdog",), "mlobs"),
+        (("alertname=MlobsDown", "mlobs=dead"), "mlobs-fallback"),
+        (("model=batch",), "mlobs"),
+    ):
+        told = amtool("config", "routes", "test", f"--config.file={folder / 'alertmanager.yml'}", *labels)
+        assert (told.returncode, told.stdout.strip()) == (0, name)
+
+
+def test_without_somebody_past_mlobs_no_alertmanager_file_is_written(routed: Path):
+    routed.write_text(ROUTED.replace("  fallback: ada\n", ""))
+    status, shown = run("notify", "alertmanager", "-c", routed)
+    assert (status, "notify.fallback" in shown) == (2, True)

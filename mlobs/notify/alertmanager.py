@@ -1,0 +1,241 @@
+"""Alertmanager's webhook (version 4) and its API's alerts as our alerts. Pure.
+
+https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from mlobs.names import PAGE, SEVERITIES, TICKET
+from mlobs.records import Alert
+from mlobs.settings import Settings
+
+WATCHDOG = "Watchdog"
+"""Name of the alert that always fires: while we hear it, the way from Prometheus to us is open."""
+
+_OWN = frozenset(
+    "alertname severity service model cause environment slo kind feature segment model_version".split()
+)
+_QUIET = frozenset({"warning", "warn", "info", "low", "ticket", "none"})
+
+
+class MalformedError(ValueError):
+    """The body is not what Alertmanager sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A webhook's content: alerts, and whether the watchdog was among them."""
+
+    alerts: tuple[Alert, ...]
+    watchdog: bool
+
+
+class _Posted(msgspec.Struct):
+    """One alert of the webhook, in Alertmanager's spelling."""
+
+    labels: dict[str, str]
+    annotations: dict[str, str] = {}
+    status: Any = "firing"
+    startsAt: str = ""
+    endsAt: str = ""
+
+
+class _Body(msgspec.Struct):
+    alerts: list[_Posted]
+    version: str = "4"
+
+
+def parse_webhook(body: bytes, settings: Settings, now: float) -> Received:
+    """Alerts of a webhook's body. Raises MalformedError."""
+    try:
+        posted = msgspec.json.decode(body, type=_Body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise MalformedError(str(problem)[:200]) from None
+    alerts = [one for one in posted.alerts if one.labels.get("alertname") != WATCHDOG]
+    watchdog = any(
+        one.labels.get("alertname") == WATCHDOG and one.status == "firing" for one in posted.alerts
+    )
+    return Received(
+        tuple(
+            to_alert(
+                one.labels, one.annotations, one.status == "firing", one.startsAt, one.endsAt, settings, now
+            )
+            for one in alerts
+        ),
+        watchdog,
+    )
+
+
+def to_alert(
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    firing: bool,
+    starts: str,
+    ends: str,
+    settings: Settings,
+    now: float,
+) -> Alert:
+    """Our alert of Alertmanager's labels. Missing service and environment are ours; an unknown severity
+    pages.
+    """
+    name = labels.get("alertname", "")
+    since = moment_of(starts) if firing else moment_of(ends)
+    return Alert(
+        name=name,
+        cause=labels.get("cause") or name.lower() or "unknown",
+        severity=severity_of(labels.get("severity", "")),
+        firing=firing,
+        since=since if since is not None else now,
+        at=now,
+        service=labels.get("service") or settings.service,
+        model=labels.get("model", ""),
+        environment=labels.get("environment") or settings.environment,
+        kind=labels.get("kind", "burn"),
+        slo=labels.get("slo", ""),
+        model_version=labels.get("model_version", ""),
+        feature=labels.get("feature", ""),
+        segment=labels.get("segment", ""),
+        burn_rate=_number(annotations.get("burn_rate")),
+        budget_remaining=_number(annotations.get("budget_remaining")),
+        summary=annotations.get("summary") or annotations.get("description") or "",
+        labels={key: value for key, value in labels.items() if key not in _OWN},
+    )
+
+
+def severity_of(word: str) -> str:
+    """`page` or `ticket`; what others call a warning is a ticket, what nobody knows is a page."""
+    if word in SEVERITIES:
+        return word
+    return TICKET if word.lower() in _QUIET else PAGE
+
+
+def moment_of(text: str) -> float | None:
+    """Seconds of an RFC 3339 time with up to nine digits of a second; None for Go's zero time and for what
+    is none.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo is not None and moment.year > 1 else None
+
+
+# -- reconciliation ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """What Prometheus and Alertmanager say at one time; None where one did not answer."""
+
+    prometheus: tuple[Mapping[str, Any], ...] | None
+    """`data.alerts` of /api/v1/alerts."""
+    alertmanager: tuple[Mapping[str, Any], ...] | None
+    """The list of /api/v2/alerts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What should be firing here, and why some of it was taken up on our own account."""
+
+    alerts: tuple[Alert, ...]
+    complete: bool
+    """False when too little was heard to call anything healed."""
+    lost: tuple[str, ...]
+    """One sentence for each alert that never reached us."""
+
+
+def reconcile(
+    upstream: Upstream, known: Iterable[tuple[str, ...]], settings: Settings, now: float
+) -> Reconciled:
+    """Compare upstream with the label sets (`label_key`) that we hold as firing.
+
+    Taken up: firing in Prometheus for longer than the wait and absent from Alertmanager; active in
+    Alertmanager, routed to us, older than group wait and interval, and unknown here. What is silenced or
+    inhibited there never pages; if it is known here already, it stays.
+    """
+    held = set(known)
+    options = settings.notify.alertmanager
+    if options is None:
+        return Reconciled((), False, ())
+    wait = options.group_wait + options.group_interval
+    found: dict[tuple[str, ...], Alert] = {}
+    lost: list[str] = []
+    listed: set[tuple[str, ...]] = set()
+    for one in upstream.alertmanager or ():
+        labels = {str(name): str(value) for name, value in one.get("labels", {}).items()}
+        if labels.get("alertname") == WATCHDOG:
+            continue
+        key = label_key(labels)
+        listed.add(key)
+        receivers = {str(each.get("name")) for each in one.get("receivers", ())}
+        active = one.get("status", {}).get("state") == "active"
+        if options.receiver not in receivers or not (active or key in held):
+            continue
+        starts = str(one.get("startsAt", ""))
+        alert = to_alert(labels, one.get("annotations", {}), True, starts, "", settings, now)
+        if key not in held:
+            if now - alert.since < wait:
+                continue
+            lost.append(f"{alert.name} is active in Alertmanager and never reached us")
+        found[key] = alert
+    for one in upstream.prometheus or ():
+        labels = {str(name): str(value) for name, value in one.get("labels", {}).items()}
+        key = label_key(labels)
+        ours = one.get("state") == "firing" and labels.get("alertname") != WATCHDOG and is_ours(labels)
+        if not ours or key in listed or key in found:
+            continue
+        alert = to_alert(
+            labels, one.get("annotations", {}), True, str(one.get("activeAt", "")), "", settings, now
+        )
+        if key not in held:
+            if now - alert.since < wait:
+                continue
+            lost.append(f"{alert.name} fires in Prometheus and Alertmanager does not know it")
+        found[key] = alert
+    heard = upstream.prometheus is not None and upstream.alertmanager is not None
+    return Reconciled(tuple(found.values()), heard, tuple(lost))
+
+
+def is_ours(labels: Mapping[str, str]) -> bool:
+    """Rules of others, which Alertmanager may route elsewhere, are not ours to page."""
+    return bool(labels.get("service")) and labels.get("severity") in SEVERITIES
+
+
+def label_key(labels: Mapping[str, str]) -> tuple[str, ...]:
+    """What identifies an alert upstream: its labels, without those that a replica of Prometheus adds."""
+    skipped = ("prometheus", "prometheus_replica", "replica")
+    return tuple(f"{name}={value}" for name, value in sorted(labels.items()) if name not in skipped)
+
+
+def key_of_alert(alert: Alert) -> tuple[str, ...]:
+    """`label_key` of an alert that came from upstream."""
+    own = {
+        "alertname": alert.name,
+        "severity": alert.severity,
+        "service": alert.service,
+        "model": alert.model,
+        "cause": alert.cause,
+        "environment": alert.environment,
+        "slo": alert.slo,
+        "kind": alert.kind,
+        "feature": alert.feature,
+        "segment": alert.segment,
+        "model_version": alert.model_version,
+    }
+    return label_key({**alert.labels, **{name: value for name, value in own.items() if value}})
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return number if number is not None and math.isfinite(number) else None

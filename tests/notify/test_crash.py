@@ -1,0 +1,68 @@
+"""kill -9 at any point of evaluate, commit, send, record: nothing missed, at most one repetition a kill."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from collections import Counter
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import pytest
+
+from tests.notify import victim
+from tests.notify.stubs import Slack, receiver, serving
+
+
+@pytest.fixture(scope="module")
+def forks() -> ForkServerContext:
+    """Processes that start in milliseconds: forked from a server that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.notify.victim"])
+    return context
+
+
+def kill_at_random(forks: ForkServerContext, folder: Path, kills: int, seed: int) -> None:
+    rng = random.Random(seed)
+    slack, hook = Slack(), receiver()
+    (folder / "token").write_text("xoxb-right")
+    (folder / "truth").write_text("")
+    models = [f"m{number}" for number in range(3 * kills)]
+    with serving(slack.stub), serving(hook):
+        for number in range(kills):
+            (folder / "truth.new").write_text(" ".join(models[: 3 * number + 3]))
+            (folder / "truth.new").replace(folder / "truth")
+            process = forks.Process(
+                target=victim.page, args=(str(folder), slack.stub.url, hook.url, number, 10_000), daemon=True
+            )
+            process.start()
+            time.sleep(rng.uniform(0.02, 0.2))  # the moment of the kill is the experiment
+            process.kill()
+            process.join(20)
+        last = forks.Process(
+            target=victim.page, args=(str(folder), slack.stub.url, hook.url, 1, 3), daemon=True
+        )
+        last.start()
+        last.join(60)
+        assert last.exitcode == 0
+    pages = Counter(one.fields["page"]["model"] for one in hook.requests if one.fields["kind"] == "firing")
+    assert set(pages) == set(models), "a page was missed"
+    keys = {(one.fields["page"]["model"], one.fields["dedup_key"]) for one in hook.requests}
+    assert len(keys) == len(models), "a repetition had another key"
+    repeated = sum(pages.values()) - len(models)
+    assert repeated <= kills
+    shown = Counter(one["metadata"]["event_payload"]["dedup_key"] for one in slack.shown)
+    assert len(shown) == len(models)
+    assert set(shown.values()) == {1}, "Slack shows one message an incident"
+    print(f"{kills} kills, {len(models)} incidents, {repeated} repeated to the webhook, Slack one each")
+
+
+def test_sixty_kills_miss_no_page(forks: ForkServerContext, tmp_path: Path):
+    kill_at_random(forks, tmp_path, 60, seed=1)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(20))
+def test_two_thousand_kills_miss_no_page(forks: ForkServerContext, tmp_path: Path, seed: int):
+    kill_at_random(forks, tmp_path, 100, seed=100 + seed)

@@ -1,0 +1,48 @@
+"""A paging process that is killed at any moment: it pages what the truth file names, again and again."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+from mlobs.notify.channels.slack import SlackChannel
+from mlobs.notify.channels.webhook import WebhookChannel
+from mlobs.notify.desk import Desk
+from mlobs.notify.http import Addresses
+from mlobs.notify.tables import SCHEMA
+from mlobs.secret import Secret
+from mlobs.store import open_store
+from tests.notify.desks import an_alert, make_settings
+
+SINCE = 1_700_000_000.0
+
+
+def truth(folder: Path) -> list[str]:
+    """Models that are in trouble; the parent adds to them."""
+    return (folder / "truth").read_text().split()
+
+
+def page(folder: str, slack: str, hook: str, seed: int, rounds: int) -> None:
+    """Evaluate, commit, send, record: `rounds` times, or until killed."""
+    place = Path(folder)
+    store = open_store(f"sqlite:///{place / 'state.db'}", [SCHEMA])
+    store.hold()
+    token = Secret("token", file=str(place / "token"))
+    channels = [
+        SlackChannel("slack", "#oncall", token, base_url=slack, timeout=5),
+        WebhookChannel("hook", hook, allowed=Addresses(allow_http=True, allow_private=True), timeout=5),
+    ]
+    for one in channels:
+        one.rate = None  # the pace is tested elsewhere
+    settings = make_settings("slack", "hook")
+    desk = Desk(
+        settings, store, {one.name: one for one in channels}, rng=random.Random(seed), inline=bool(seed % 2)
+    )
+    for _ in range(rounds):
+        now = time.time()
+        alerts = [an_alert(model=model, at=SINCE) for model in truth(place)]
+        desk.receive(alerts, now)
+        desk.pump(now)
+    desk.close()
+    store.close()
