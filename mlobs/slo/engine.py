@@ -57,6 +57,9 @@ class SloEngine:
         self._registry = registry
         self._scraper = Scraper(settings.targets, fetch, settings.base)
         self._plans = tuple(plan(objective, settings) for objective in settings.slo.objectives)
+        self._sliced = [each for each in self._plans if each.indicator.sliced]
+        self._gauges = [each for each in self._plans if each.indicator.gauge is not None]
+        self._drift = [each for each in self._plans if each.objective.sli.kind == "drift"]
         self._history = History(store)
         fingerprints = {each.name: fingerprint(each, settings) for each in self._plans}
         accounts, self._book = self._history.load(fingerprints)
@@ -135,9 +138,9 @@ class SloEngine:
     def _drifted(self) -> dict[str, float]:
         """Bad slices so far of each drift objective."""
         found = {}
-        for each in self._plans:
+        for each in self._drift:
             account = self._accounts.id(each.name, EVENTS)
-            if each.objective.sli.kind == "drift" and account < len(self._book.totals):
+            if account < len(self._book.totals):
                 found[each.name] = float(self._book.totals[account, BAD])
         return found
 
@@ -148,7 +151,7 @@ class SloEngine:
             for state in self._book.targets.values()
             for labels in state.breaches
         }
-        models = {each.name: each.objective.model for each in self._plans}
+        models = {each.name: each.objective.model for each in self._drift}
         for slo, bad in self._drifted().items():
             gained = bad - before.get(slo, 0.0)
             for model, feature in broken if gained > 0 else ():
@@ -157,7 +160,7 @@ class SloEngine:
 
     def _check(self, levels: Mapping[int, Sequence[float]], now: float) -> None:
         """Each look at a gauge is an event: bad if the worst of its series is."""
-        for each in self._plans:
+        for each in self._gauges:
             account = self._accounts.id(each.name, EVENTS)
             gauge = each.indicator.gauge
             if gauge is not None and levels.get(account):
@@ -173,10 +176,10 @@ class SloEngine:
     def _close_slices(self, now: float) -> None:
         """Judge every slice that has ended: its requests lie between the last scrapes before its two ends."""
         length, zone = self.settings.slo.slice, self.settings.slo.zone
-        for each in self._plans:
+        for each in self._sliced:
             raw = self._accounts.find(each.name, RAW)
             events = self._accounts.find(each.name, EVENTS)
-            if not each.indicator.sliced or raw is None or events is None or np.isnan(self._book.born[raw]):
+            if raw is None or events is None or np.isnan(self._book.born[raw]):
                 continue
             born = float(self._book.born[raw])
             self._book.born[events] = born if np.isnan(self._book.born[events]) else self._book.born[events]

@@ -194,7 +194,7 @@ def _burn_alert(
     objective = plan.objective
     share = fire.count.ratio or 0.0
     rule = "absolute rule" if fire.tier is None else f"burning {fire.burn_rate or 0:.3g} times too fast"
-    left = "" if account.remaining is None else f", {account.remaining:.0%} of the budget left"
+    digits = 2 if fire.count.total >= 1000 else 0
     return Alert(
         name="SLOBurn", cause=plan.indicator.cause, severity=fire.severity, firing=True,
         since=_onset(plan, seen), at=seen.now,
@@ -203,9 +203,19 @@ def _burn_alert(
         long_window_s=fire.long, short_window_s=fire.short, bad=fire.count.bad, total=fire.count.total,
         summary=(
             f"{objective.name}: {rule}; {_number(fire.count.bad)} of {_number(fire.count.total)} "
-            f"{plan.indicator.unit} ({share:.2%}) bad in {speak_duration(fire.long)}{left}"
+            f"{plan.indicator.unit} ({share:.{digits}%}) bad in {speak_duration(fire.long)}"
+            f"{_left(account.remaining)}"
         ),
     )  # fmt: skip
+
+
+def _left(remaining: float | None) -> str:
+    """What is left of the budget, after a comma; nothing where nothing is known."""
+    if remaining is None:
+        return ""
+    if remaining <= 0:
+        return ", no budget left" if remaining > -0.005 else f", budget overspent by {-remaining:.0%}"
+    return f", {remaining:.0%} of the budget left"
 
 
 def _absent_alert(plan: Plan, seen: Observed, account: budgets.Budget, settings: Settings) -> Alert:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Insert, Table, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from mlobs.slo import schema
@@ -24,12 +25,15 @@ _THIN_EVERY = 3600.0
 
 
 def pack(vector: Vector) -> bytes:
-    """Bytes of a vector; level 1 takes 0.1 ms for 200 objectives."""
-    return zlib.compress(np.ascontiguousarray(vector, dtype="<f8").tobytes(), 1)
+    """Bytes of a vector: its float64 bytes sorted by place, which a light zlib takes a fifth smaller."""
+    plain = np.ascontiguousarray(vector, dtype="<f8")
+    return zlib.compress(plain.view(np.uint8).reshape(-1, 8).T.tobytes(), 1)
 
 
 def unpack(body: bytes) -> Vector:
-    return np.frombuffer(zlib.decompress(body), dtype="<f8").reshape(-1, 2).astype(np.float64)
+    """The vector of `pack`'s bytes."""
+    shuffled = np.frombuffer(zlib.decompress(body), dtype=np.uint8).reshape(8, -1)
+    return np.ascontiguousarray(shuffled.T).view("<f8").reshape(-1, 2).astype(np.float64)
 
 
 _BEFORE = (
@@ -47,6 +51,8 @@ class History:
         self._store = store
         self._cache: dict[float, Vector | None] = {}
         self._thinned: float | None = None
+        self._written: dict[str, str] = {}
+        self._listed: set[str] = set()
 
     # -- the past ---------------------------------------------------------------------------------
 
@@ -155,14 +161,21 @@ class History:
             }
             for name, state in book.targets.items()
         ]  # fmt: skip
-        connection.execute(delete(schema.target).where(schema.target.c.name.not_in(list(book.targets))))
+        if set(book.targets) != self._listed:
+            gone = schema.target.c.name.not_in(list(book.targets))
+            connection.execute(delete(schema.target).where(gone))
+            self._listed = set(book.targets)
         if rows:
             upsert(connection, schema.target, rows, ["name"])
 
     def put_values(self, connection: Connection, values: Mapping[str, object]) -> None:
-        rows = [{"name": name, "body": json.dumps(body)} for name, body in values.items()]
+        texts = {name: json.dumps(body) for name, body in values.items()}
+        rows = [
+            {"name": name, "body": text} for name, text in texts.items() if self._written.get(name) != text
+        ]
         if rows:
             upsert(connection, schema.value, rows, ["name"])
+        self._written |= texts
 
     def thin(self, connection: Connection, now: float, keep: float) -> None:
         """Once an hour: drop what is older than `keep`, and of what is older than 8 hours all but one in 5
@@ -194,7 +207,13 @@ def upsert(
     connection: Connection, table: Table, rows: Sequence[Mapping[str, object]], key: Sequence[str]
 ) -> None:
     """Insert or replace by primary key, on SQLite and Postgres."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table)
+    connection.execute(_upsert(connection.dialect.name, table, tuple(key)), list(rows))
+
+
+@lru_cache(maxsize=32)
+def _upsert(dialect: str, table: Table, key: tuple[str, ...]) -> Insert:
+    """Building the statement costs more than running it."""
+    statement = (postgresql if dialect == "postgresql" else sqlite).insert(table)
     fresh = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in key}
-    connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=fresh), list(rows))
+    found: Insert = statement.on_conflict_do_update(index_elements=list(key), set_=fresh)
+    return found

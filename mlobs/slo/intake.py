@@ -18,8 +18,6 @@ Vector = NDArray[np.float64]
 """Shape (accounts, 2): bad and total."""
 
 BAD, TOTAL = 0, 1
-LEVEL = 2
-"""Column of a route whose series is a gauge: no count."""
 EVENTS = ""
 RAW = "raw"
 """Part that holds a sliced objective's requests; its events are the slices."""
@@ -30,8 +28,8 @@ SPENT_BY = (names.MODEL_VERSION, names.SEGMENT, names.FEATURE)
 _PARTS = 20
 _CACHED_SERIES = 200_000
 
-Route = tuple[int, int, float]
-"""Account, column, sign."""
+Route = tuple[int, float]
+"""Where a sample goes: 2 x account + column, and its sign; -1 - account for a gauge's level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ class Router:
 
     def read(self, samples: Iterable[tuple[str, float]]) -> Raw:
         """One target's samples, by series as written."""
-        counts: dict[tuple[int, int], float] = {}
+        counts: dict[int, float] = {}
         levels: dict[int, list[float]] = {}
         started, refused = None, 0
         breaches: list[Mapping[str, str]] = []
@@ -93,21 +91,22 @@ class Router:
                 elif number >= 1 and key in self._breaches:
                     breaches.append(self._breaches[key])
                 continue
-            if not math.isfinite(number) or (number < 0 and found[0][1] != LEVEL):
+            # Infinities and NaN are no numbers to count with; `0 <=` refuses NaN as well.
+            if not 0 <= number < math.inf and not (found[0][0] < 0 and math.isfinite(number)):
                 refused += 1
                 continue
-            for account, column, sign in found:
-                if column == LEVEL:
-                    levels.setdefault(account, []).append(number)
-                    continue
-                counts[account, column] = counts.get((account, column), 0.0) + sign * number
-        vector = np.zeros((len(self.accounts), 2))
+            for slot, sign in found:
+                if slot < 0:
+                    levels.setdefault(-1 - slot, []).append(number)
+                else:
+                    counts[slot] = counts.get(slot, 0.0) + sign * number
+        flat = np.zeros(2 * len(self.accounts))
+        slots = np.fromiter(counts, dtype=np.intp, count=len(counts))
+        flat[slots] = np.fromiter(counts.values(), dtype=np.float64, count=len(counts))
         seen = np.zeros(len(self.accounts), dtype=np.bool_)
-        for (account, column), number in counts.items():
-            vector[account, column] = number
-            seen[account] = True
+        seen[slots // 2] = True
         kept = {account: tuple(values) for account, values in levels.items()}
-        return Raw(vector, seen, started, tuple(breaches), kept, refused)
+        return Raw(flat.reshape(-1, 2), seen, started, tuple(breaches), kept, refused)
 
     def _learn(self, key: str) -> tuple[Route, ...]:
         if len(self._routes) > _CACHED_SERIES:  # a target that never repeats its series must not fill memory
@@ -128,15 +127,15 @@ class Router:
     def _routes_of(self, name: str, labels: Mapping[str, str]) -> Iterable[Route]:
         for slo, part, column, term in self._wanted.get(name, ()):
             if term.selector.matches(labels):
-                yield self.accounts.id(slo, part), column, float(term.sign)
+                yield 2 * self.accounts.id(slo, part) + column, float(term.sign)
                 if part != UNJUDGED:
                     for label in SPENT_BY:
                         if labels.get(label):
-                            yield self._part(slo, label, labels[label]), column, float(term.sign)
+                            yield 2 * self._part(slo, label, labels[label]) + column, float(term.sign)
         yield from self._checks(name, labels)
         for slo, gauge in self._gauges.get(name, ()):
             if gauge.selector.matches(labels):
-                yield self.accounts.id(slo, EVENTS), LEVEL, 1.0
+                yield -1 - self.accounts.id(slo, EVENTS), 1.0
 
     def _checks(self, name: str, labels: Mapping[str, str]) -> Iterable[Route]:
         """Rows by the check that they failed, for what was spent on data quality; they may overlap."""
@@ -146,7 +145,7 @@ class Router:
         asked = {**labels, names.CHECK: names.ANY_CHECK}
         for slo, part, column, term in self._wanted[name]:
             if part == EVENTS and column == BAD and term.selector.matches(asked):
-                yield self._part(slo, names.CHECK, check), column, float(term.sign)
+                yield 2 * self._part(slo, names.CHECK, check) + column, float(term.sign)
 
     def _part(self, slo: str, label: str, value: str) -> int:
         """The account of one value of a label; beyond the cap all further ones share one."""
