@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from mlobs.names import PAGE, SEVERITIES, TICKET
+from mlobs.notify.incident import Identity, cleaned, identity
 from mlobs.records import Alert
 from mlobs.settings import Settings
 
@@ -152,10 +153,8 @@ class Reconciled:
     """One sentence for each alert that never reached us."""
 
 
-def reconcile(
-    upstream: Upstream, known: Iterable[tuple[str, ...]], settings: Settings, now: float
-) -> Reconciled:
-    """Compare upstream with the label sets (`label_key`) that we hold as firing.
+def reconcile(upstream: Upstream, known: Iterable[Identity], settings: Settings, now: float) -> Reconciled:
+    """Compare upstream with the identities of the alerts that we hold as firing.
 
     Taken up: firing in Prometheus for longer than the wait and absent from Alertmanager; active in
     Alertmanager, routed to us, older than group wait and interval, and unknown here. What is silenced or
@@ -166,35 +165,28 @@ def reconcile(
     if options is None:
         return Reconciled((), False, ())
     wait = options.group_wait + options.group_interval
-    found: dict[tuple[str, ...], Alert] = {}
+    found: dict[Identity, Alert] = {}
     lost: list[str] = []
-    listed: set[tuple[str, ...]] = set()
+    listed: set[Identity] = set()
     for one in upstream.alertmanager or ():
-        labels = {str(name): str(value) for name, value in one.get("labels", {}).items()}
-        if labels.get("alertname") == WATCHDOG:
-            continue
-        key = label_key(labels)
+        alert = _upstream_alert(one, "startsAt", settings, now)
+        key = identity(alert)
         listed.add(key)
         receivers = {str(each.get("name")) for each in one.get("receivers", ())}
         active = one.get("status", {}).get("state") == "active"
-        if options.receiver not in receivers or not (active or key in held):
+        if alert.name == WATCHDOG or options.receiver not in receivers or not (active or key in held):
             continue
-        starts = str(one.get("startsAt", ""))
-        alert = to_alert(labels, one.get("annotations", {}), True, starts, "", settings, now)
         if key not in held:
             if now - alert.since < wait:
                 continue
             lost.append(f"{alert.name} is active in Alertmanager and never reached us")
         found[key] = alert
     for one in upstream.prometheus or ():
-        labels = {str(name): str(value) for name, value in one.get("labels", {}).items()}
-        key = label_key(labels)
-        ours = one.get("state") == "firing" and labels.get("alertname") != WATCHDOG and is_ours(labels)
+        alert = _upstream_alert(one, "activeAt", settings, now)
+        key = identity(alert)
+        ours = one.get("state") == "firing" and alert.name != WATCHDOG and is_ours(one.get("labels", {}))
         if not ours or key in listed or key in found:
             continue
-        alert = to_alert(
-            labels, one.get("annotations", {}), True, str(one.get("activeAt", "")), "", settings, now
-        )
         if key not in held:
             if now - alert.since < wait:
                 continue
@@ -204,33 +196,15 @@ def reconcile(
     return Reconciled(tuple(found.values()), heard, tuple(lost))
 
 
+def _upstream_alert(one: Mapping[str, Any], since: str, settings: Settings, now: float) -> Alert:
+    labels = {str(name): str(value) for name, value in one.get("labels", {}).items()}
+    annotations = {str(name): str(value) for name, value in one.get("annotations", {}).items()}
+    return cleaned(to_alert(labels, annotations, True, str(one.get(since, "")), "", settings, now))
+
+
 def is_ours(labels: Mapping[str, str]) -> bool:
     """Rules of others, which Alertmanager may route elsewhere, are not ours to page."""
     return bool(labels.get("service")) and labels.get("severity") in SEVERITIES
-
-
-def label_key(labels: Mapping[str, str]) -> tuple[str, ...]:
-    """What identifies an alert upstream: its labels, without those that a replica of Prometheus adds."""
-    skipped = ("prometheus", "prometheus_replica", "replica")
-    return tuple(f"{name}={value}" for name, value in sorted(labels.items()) if name not in skipped)
-
-
-def key_of_alert(alert: Alert) -> tuple[str, ...]:
-    """`label_key` of an alert that came from upstream."""
-    own = {
-        "alertname": alert.name,
-        "severity": alert.severity,
-        "service": alert.service,
-        "model": alert.model,
-        "cause": alert.cause,
-        "environment": alert.environment,
-        "slo": alert.slo,
-        "kind": alert.kind,
-        "feature": alert.feature,
-        "segment": alert.segment,
-        "model_version": alert.model_version,
-    }
-    return label_key({**alert.labels, **{name: value for name, value in own.items() if value}})
 
 
 def _number(text: str | None) -> float | None:

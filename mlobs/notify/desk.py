@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from mlobs.notify import book, outbox
 from mlobs.notify.channels.base import Channel
+from mlobs.notify.emergency import Emergency
 from mlobs.notify.enrich import BUDGET_S, GRACE_S, Enricher, Enrichment
 from mlobs.notify.incident import Change, Incident, absorb
 from mlobs.notify.keeping import (
@@ -71,6 +72,7 @@ class Desk:
         sender = Sender(store, owner or f"{rng.getrandbits(64):016x}", rng, paced=not driven)
         self._turns = Turns(sender, self._channels, inline=driven if inline is None else inline)
         self._metrics = PagingMetrics(registry, store, channels) if registry is not None else None
+        self._emergency = Emergency(settings, self._channels)
         self._heard: float | None = None
         self._working: dict[str, Enrichment] = {}
         if store.held:
@@ -86,11 +88,14 @@ class Desk:
         incidents that changed. Raises what the store raises: then nothing was taken and the same list may
         come again.
         """
-        with self._store.write() as connection:
-            book.lock(connection)
-            known = book.load_known(connection, now, max(self._grouping.reopen_s, self._grouping.by_hand_s))
-            changes = absorb(known, alerts, now, self._grouping, source=source, complete=complete)
-            return tuple(self._keep(connection, change, now) for change in changes)
+        heard = tuple(alerts)
+        try:
+            changed = self._take(heard, now, source, complete)
+        except DBAPIError as problem:
+            self._emergency.tell(heard, now, type(problem.orig).__name__)
+            raise
+        self._emergency.over()
+        return changed
 
     def pump(self, now: float) -> tuple[Sent, ...]:
         """Resolve what has stayed quiet, enrich, and send everything that is due at `now`.
@@ -128,6 +133,7 @@ class Desk:
 
     def close(self, timeout: float = 5.0) -> bool:
         """Let what is on its way arrive, so that a restart repeats nothing; False when something hangs."""
+        self._emergency.wait(timeout)
         return self._turns.close(timeout)
 
     def acknowledge(self, incident: str, by: str, now: float) -> Incident | None:
@@ -141,6 +147,13 @@ class Desk:
     def event(self, event: TimelineEvent) -> None:
         """Write a deploy, a schema or a reference change into the timeline."""
         record_event(self._store, event)
+
+    def _take(self, alerts: Sequence[Alert], now: float, source: str, complete: bool) -> tuple[Incident, ...]:
+        with self._store.write() as connection:
+            book.lock(connection)
+            known = book.load_known(connection, now, max(self._grouping.reopen_s, self._grouping.by_hand_s))
+            changes = absorb(known, alerts, now, self._grouping, source=source, complete=complete)
+            return tuple(self._keep(connection, change, now) for change in changes)
 
     def _keep(self, connection: Connection, change: Change, now: float) -> Incident:
         if not self._enrichers:

@@ -160,7 +160,7 @@ def absorb(
     Time and order of the list do not matter to which incident an alert joins, except that pages go first.
     """
     desk = _Sorting(known, now, grouping, source)
-    ranked = sorted((_cleaned(one) for one in alerts), key=lambda one: (one.severity != PAGE, one.since))
+    ranked = sorted((cleaned(one) for one in alerts), key=lambda one: (one.severity != PAGE, one.since))
     for alert in ranked:
         desk.take(alert)
     if complete:
@@ -438,7 +438,7 @@ def _closed(incident: Incident, now: float) -> Incident:
     return replace(incident, state=RESOLVED, resolved_at=healed, changed_at=now)
 
 
-def _cleaned(alert: Alert) -> Alert:
+def cleaned(alert: Alert) -> Alert:
     """Texts fit for a page and numbers finite; an unknown severity is taken for the louder one."""
     texts = ("name", "cause", "service", "model", "environment", "slo", "model_version", "feature", "segment")
     changed: dict[str, object] = {name: clean(getattr(alert, name)) for name in texts}

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from mlobs.names import PAGE
-from mlobs.notify.alertmanager import Upstream, key_of_alert, reconcile
+from mlobs.notify.alertmanager import Upstream, reconcile
 from mlobs.notify.desk import Desk
+from mlobs.notify.incident import identity
 from mlobs.notify.receiver import SOURCE
 from mlobs.records import Alert
 from mlobs.settings import Settings
@@ -50,7 +51,7 @@ class Reconciler:
             tuple(fired) if isinstance(fired, list) else None,
             tuple(alertmanager) if isinstance(alertmanager, list) else None,
         )
-        known = [key_of_alert(alert) for alert in self._desk.firing(SOURCE)]
+        known = [identity(alert) for alert in self._desk.firing(SOURCE)]
         found = reconcile(upstream, known, self._settings, now)
         for line in found.lost:
             _log.warning("%s: taken up", line)

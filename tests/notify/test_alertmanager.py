@@ -15,7 +15,6 @@ from sqlalchemy.exc import OperationalError
 from mlobs.notify import amconfig
 from mlobs.notify.alertmanager import (
     Upstream,
-    key_of_alert,
     moment_of,
     parse_webhook,
     reconcile,
@@ -23,7 +22,7 @@ from mlobs.notify.alertmanager import (
     to_alert,
 )
 from mlobs.notify.desk import Desk
-from mlobs.notify.incident import incident_key
+from mlobs.notify.incident import identity, incident_key
 from mlobs.notify.receiver import receive
 from mlobs.notify.upstream import Reconciler
 from mlobs.secret import Secret
@@ -174,7 +173,7 @@ def fired(state: str = "firing", since: str = "2013-03-20T04:50:00Z", **labels: 
     return {"labels": LABELS | labels, "annotations": {}, "state": state, "activeAt": since, "value": "1"}
 
 
-HELD = key_of_alert(to_alert(LABELS, {}, True, "", "", make_settings(), T0))
+HELD = identity(to_alert(LABELS, {}, True, "", "", make_settings(), T0))
 
 
 @pytest.mark.parametrize(
@@ -247,8 +246,7 @@ groups:
   rules:
   - alert: MlobsSloBurn
     expr: vector(1)
-    labels:
-      {severity: page, service: fraud-api, model: fraud, cause: latency, environment: prod, slo: p99, kind: burn}
+    labels: {severity: page, service: fraud-api, model: fraud, cause: latency, environment: prod, slo: p99}
     annotations: {summary: its budget burns}
 """
 

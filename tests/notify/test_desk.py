@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from mlobs.notify import read
 from mlobs.notify.incident import Incident
@@ -229,6 +231,35 @@ def test_a_channel_whose_turn_fails_lets_the_others_send():
     desk.receive([an_alert()], T0)
     told = desk.pump(T0)
     assert {one.channel: one.reason for one in told} == {"a": "internal", "b": "ok"}
+
+
+def test_a_full_disk_is_paged_straight_once_and_the_usual_way_when_there_is_room(tmp_path: Path):
+    channel = Told()
+    store = make_store(tmp_path / "state.db")
+    desk = make_desk(channel, store=store)
+    with store.read() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+
+    def limit(number: int) -> None:
+        store.engine.dispose()
+        event.listen(
+            store.engine, "connect", lambda raw, _: raw.execute(f"PRAGMA max_page_count = {number}").close()
+        )
+
+    limit(pages)  # SQLite says "database or disk is full" from here on
+    alerts = [an_alert(model=f"m{number}", summary="x" * 300) for number in range(20)]
+    for tick in range(4):
+        with pytest.raises(OperationalError):
+            desk.receive(alerts, T0 + 30 * tick)
+        desk._emergency.wait(5)
+    assert channel.kinds == ["firing"]
+    assert "mlobs cannot write its state" in channel.got[0].page.burns[0].summary + channel.got[0].page.title
+    assert len(channel.got[0].page.burns) == 5
+    limit(1_000_000)
+    desk.receive(alerts, T0 + 120)
+    desk.pump(T0 + 120)
+    assert len(channel.got) == 21
+    store.close()
 
 
 def test_acknowledging_and_resolving_by_hand_is_told_and_written_down():
