@@ -66,7 +66,8 @@ class SliSettings:
 
     availability; latency and p99 (`threshold` in seconds); data_quality (`check`); drift; freshness
     (`threshold` = greatest age, of `metric`); ratio (`good` or `bad`, and `total`, as PromQL selectors);
-    boolean (`metric`); model_quality (`metric`, `threshold`); good_prediction.
+    boolean (`metric`); model_quality (`metric`, `threshold`); good_prediction; composite (`of`: names of other
+    objectives, all of which must hold).
     """
 
     kind: str
@@ -76,6 +77,7 @@ class SliSettings:
     good: str | None = None
     bad: str | None = None
     total: str | None = None
+    of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,8 @@ class HeartbeatSettings:
     url: str | None = None
     secret: Secret | None = None
     every: float = 60.0
+    allow_http: bool = False
+    allow_private: bool = False
 
 
 @dataclass(frozen=True, slots=True)

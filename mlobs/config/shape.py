@@ -118,6 +118,10 @@ class Quality(Part):
     threshold: Decimal
 
 
+class Composite(Part):
+    of: tuple[Name, ...] = Field(min_length=2)
+
+
 SLI_KINDS: Mapping[str, type[Part]] = {
     "availability": Empty,
     "latency": Threshold,
@@ -129,6 +133,7 @@ SLI_KINDS: Mapping[str, type[Part]] = {
     "boolean": Boolean,
     "model_quality": Quality,
     "good_prediction": Threshold,
+    "composite": Composite,
 }
 
 

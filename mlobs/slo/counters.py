@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from mlobs.slo.intake import TOTAL, Raw, Vector, grown
 
 _FORGOTTEN_AFTER = 86400.0
+_JUST_STARTED = 300.0
+"""A target that is seen for the first time within so many seconds of its start has shown all that it
+counted."""
 
 
 @dataclass
@@ -30,8 +33,7 @@ class TargetState:
 class Book:
     """Cumulative (bad, total) of every account since the book began.
 
-    `now` enters each call; `began` is the first tick that ever was: a process younger than it has shown
-    everything.
+    `now` enters each call; `began` is the first tick that ever was.
     """
 
     totals: Vector
@@ -46,7 +48,7 @@ class Book:
         """Add what a target's counters gained since its last good scrape."""
         self._grow(len(raw.counts))
         before = self.targets.get(name)
-        gained = self._gain(before, raw)
+        gained = self._gain(before, raw, now)
         self.totals += gained
         self.born[raw.seen & np.isnan(self.born)] = now
         self.seen[raw.seen] = now
@@ -99,10 +101,10 @@ class Book:
             self.born = np.concatenate([self.born, np.full(missing, np.nan)])
             self.seen = np.concatenate([self.seen, np.full(missing, np.nan)])
 
-    def _gain(self, before: TargetState | None, raw: Raw) -> Vector:
+    def _gain(self, before: TargetState | None, raw: Raw, now: float) -> Vector:
         """Difference to the last scrape; all of it after a restart, nothing of an unknown past."""
         if before is None or not before.raw.size:
-            young = raw.started is not None and self.began is not None and raw.started >= self.began
+            young = raw.started is not None and raw.started >= now - _JUST_STARTED
             return raw.counts if young else np.zeros_like(raw.counts)
         last = grown(before.raw, len(raw.counts))
         if raw.started is not None and before.started is not None and raw.started > before.started + 1e-3:

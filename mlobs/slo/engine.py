@@ -23,7 +23,7 @@ from mlobs.slices import slice_at
 from mlobs.slo import alerts as alerting
 from mlobs.slo import exposition, schema, timeslice
 from mlobs.slo.burn import Count
-from mlobs.slo.evaluate import Evaluation, Observed, Plan, evaluate, fingerprint, plan
+from mlobs.slo.evaluate import MEMBER_WINDOW, Evaluation, Observed, Plan, evaluate, fingerprint, plan
 from mlobs.slo.export import SloCollector
 from mlobs.slo.history import History, upsert
 from mlobs.slo.intake import BAD, EVENTS, RAW, TOTAL, UNJUDGED, Raw, Router
@@ -219,9 +219,11 @@ class SloEngine:
 
     def _evaluate(self, now: float) -> list[Evaluation]:
         self._history.fetch({now - length for each in self._plans for length in each.windows})
-        found = [
-            evaluate(each, self._observe(each, now), self.settings, self._since(each)) for each in self._plans
-        ]
+        found = [self._assess(each, now) for each in self._plans if not each.indicator.of]
+        for each in self._plans:
+            if each.indicator.of:
+                self._check_members(each, now)
+                found.append(self._assess(each, now))
         self.statuses = tuple(each.status for each in found)
         self._collector.show(self.statuses)
         holding = {alerting.key(alert): alert for each in found for alert in each.alerts}
@@ -230,6 +232,18 @@ class SloEngine:
         self._standing, self._said = alerting.advance(self._standing, holding, now)
         self._evaluated = now
         return found
+
+    def _assess(self, each: Plan, now: float) -> Evaluation:
+        return evaluate(each, self._observe(each, now), self.settings, self._since(each))
+
+    def _check_members(self, each: Plan, now: float) -> None:
+        """One look at a composite: bad if any member spent too fast in 5 minutes, none while one has no
+        events."""
+        members = [member for member in self._plans if member.name in each.indicator.of]
+        looks = [(member, self._observe(member, now).window(MEMBER_WINDOW).ratio) for member in members]
+        if looks and all(ratio is not None for _, ratio in looks):
+            bad = any(ratio is not None and ratio > member.share for member, ratio in looks)
+            self._book.count(self._accounts.id(each.name, EVENTS), bad, now)
 
     def _since(self, each: Plan) -> Mapping[str, float]:
         return {

@@ -11,16 +11,26 @@ from decimal import Decimal
 
 from mlobs import names
 from mlobs.durations import format_duration, speak_duration
-from mlobs.errors import ConfigError, Problem
+from mlobs.errors import ConfigError, Problem, nearest
 from mlobs.objectives import error_budget, show_objective
 from mlobs.records import Alert
 from mlobs.settings import ObjectiveSettings, Settings
 from mlobs.slo import budget as budgets
 from mlobs.slo.burn import Count, Firing, burn_rate, firing
-from mlobs.slo.policy import ABSENT_AFTER, TICKET_KINDS, Gates, Tier, period_length, tiers, window_lengths
+from mlobs.slo.policy import (
+    ABSENT_AFTER,
+    Gates,
+    Tier,
+    period_length,
+    severity_cap,
+    tiers,
+    window_lengths,
+)
 from mlobs.slo.sli import Indicator, indicator
 from mlobs.slo.status import SloStatus
 
+MEMBER_WINDOW = 300.0
+"""A composite looks at so many last seconds of its members."""
 JUDGED_SHARE = 0.5
 """Drift slices of which fewer than this share could be judged are an absence, not a verdict."""
 
@@ -58,9 +68,7 @@ class Plan:
 
 
 def plan(objective: ObjectiveSettings, settings: Settings) -> Plan:
-    ticket = objective.severity == names.TICKET or (
-        objective.severity is None and objective.sli.kind in TICKET_KINDS
-    )
+    ticket = severity_cap(objective) == names.TICKET
     # What comes by drift window is not missing before a few windows have passed.
     slow = objective.sli.kind in ("drift", "data_quality")
     gates = Gates(absent_after=max(ABSENT_AFTER, 3 * settings.drift.window if slow else 0.0))
@@ -80,6 +88,15 @@ def plan(objective: ObjectiveSettings, settings: Settings) -> Plan:
                 'write `evaluator: prometheus`, or selectors like metric{label="value"}',
             )
         )
+    known = {other.name for other in settings.slo.objectives if other.sli.kind != "composite"}
+    for member in counted.of:
+        if member not in known:
+            raise ConfigError(
+                Problem(
+                    f"objective {objective.name!r}: sli.composite.of",
+                    "another objective, itself no composite", repr(member), nearest(member, known),
+                )
+            )  # fmt: skip
     return Plan(
         objective,
         counted,

@@ -25,6 +25,7 @@ GOOD = {
     "model_quality": "looks find the quality at {threshold} or better",
     "boolean": "looks find it up",
     "ratio": "events are good",
+    "composite": "looks find every one of {of} keeping its promise",
 }
 
 
@@ -36,7 +37,9 @@ def explain(objective: ObjectiveSettings, status: SloStatus, settings: Settings)
 def _lines(objective: ObjectiveSettings, status: SloStatus, settings: Settings) -> Iterable[str]:
     zone = ZoneInfo(objective.zone)
     threshold = "" if objective.sli.threshold is None else _threshold(objective)
-    good = GOOD[objective.sli.kind].format(threshold=threshold, slice=window(settings.slo.slice))
+    good = GOOD[objective.sli.kind].format(
+        threshold=threshold, slice=window(settings.slo.slice), of=", ".join(objective.sli.of)
+    )
     period = f"a calendar {objective.calendar}" if objective.calendar else speak_duration(objective.period)
     yield f"{objective.name}: {show_objective(objective.objective)} of {good}, over {period}."
     if objective.description:

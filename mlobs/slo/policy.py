@@ -31,6 +31,8 @@ CALENDAR_DAYS = {"month": 30, "quarter": 91}
 
 TICKET_KINDS = frozenset({"drift", "model_quality"})
 """Kinds whose budget burns over hours or days: they open a ticket unless the objective says `page`."""
+NEVER_PAGE = frozenset({"model_quality"})
+"""Labels come days later: nobody is woken for them, whatever the objective says."""
 
 
 ABSENT_AFTER = 15 * 60.0
@@ -76,11 +78,19 @@ def period_length(objective: ObjectiveSettings) -> float:
     return objective.period
 
 
+def severity_cap(objective: ObjectiveSettings) -> str:
+    """The highest severity that the objective may raise."""
+    kind = objective.sli.kind
+    if kind in NEVER_PAGE or objective.severity == names.TICKET:
+        return names.TICKET
+    return names.TICKET if objective.severity is None and kind in TICKET_KINDS else names.PAGE
+
+
 def tiers(objective: ObjectiveSettings, slo: SloSettings) -> tuple[Tier, ...]:
     """The objective's tiers, quickest first; `severity: ticket` caps every one."""
     windows = objective.windows or slo.windows or WORKBOOK
     period = Decimal(str(period_length(objective)))
-    capped = objective.severity or (names.TICKET if objective.sli.kind in TICKET_KINDS else names.PAGE)
+    capped = severity_cap(objective)
     found = []
     for window in windows:
         factor = window.budget * period / Decimal(str(window.long))

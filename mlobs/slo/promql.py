@@ -10,7 +10,7 @@ from decimal import Decimal
 from mlobs.durations import format_duration
 from mlobs.slo import timeslice
 from mlobs.slo.policy import Gates, Tier
-from mlobs.slo.sli import Gauge, Indicator, Term
+from mlobs.slo.sli import Gauge, Indicator, Term, exactly, quoted
 
 EVENTS = "mlobs:slo_events:increase{window}"
 """Recorded counts of an objective's events in a window; `events` is `total` and one of `bad` and `good`."""
@@ -94,6 +94,14 @@ def check_bad(gauge: Gauge) -> str:
     """1 if the worst of the gauge's series is beyond its bound, else 0; nothing if there is none."""
     level = gauge.selector.promql()
     return f"max({f'(time() - {level})' if gauge.timestamp else level} {gauge.op} bool {gauge.bound:g})"
+
+
+def composite_bad(identities: Sequence[str]) -> str:
+    """1 if any member's last 5 minutes broke its promise, else 0; nothing while a member has no events."""
+    members = f"{{sloth_id=~{quoted('|'.join(exactly(identity) for identity in identities))}}}"
+    five = RATIO.format(window="5m")
+    broken = f"{five}{members} > bool on (sloth_id) group_left () slo:error_budget:ratio{members}"
+    return f"max({broken}) and count({five}{members}) == {len(identities)}"
 
 
 def slice_bad(length: float, selector: str) -> str:

@@ -123,6 +123,9 @@ def _counts(each: Plan, labels: dict[str, str]) -> list[dict[str, Any]]:
     rules = []
     if each.indicator.gauge is not None:
         rules.append(_record(promql.SLICE, promql.check_bad(each.indicator.gauge), labels))
+    if each.indicator.of:
+        members = [f"{labels['sloth_service']}-{member}" for member in each.indicator.of]
+        rules.append(_record(promql.SLICE, promql.composite_bad(members), labels))
     for length in _base_windows(each) if not _looked_at(each) else ():
         name = promql.EVENTS.format(window=promql.window(length))
         rules.append(_record(name, promql.events(each.indicator, length), labels))
@@ -135,7 +138,7 @@ def _counts(each: Plan, labels: dict[str, str]) -> list[dict[str, Any]]:
 
 def _looked_at(each: Plan) -> bool:
     """Its events are slices or checks: recorded one by one and counted for all objectives at once."""
-    return each.indicator.sliced or each.indicator.gauge is not None
+    return each.indicator.sliced or each.indicator.gauge is not None or bool(each.indicator.of)
 
 
 def _base_windows(each: Plan) -> list[float]:

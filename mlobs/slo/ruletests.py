@@ -30,7 +30,7 @@ def tests_document(settings: Settings, rules_file: str) -> dict[str, Any]:
     """What `promtool test rules` reads, beside the file `rules_file`."""
     plans = [plan(objective, settings) for objective in settings.slo.objectives]
     # Series can be made up for counters alone: not for gauges, nor for a user's own PromQL.
-    testable = [each for each in plans if each.indicator.gauge is None and each.indicator.queries is None]
+    testable = [each for each in plans if each.indicator.total]
     burning = [each for each in testable if _quickest(each) is not None]
     tests = [_burn_test(group) for group in _apart(burning)]
     tests += [_blip_test(group) for group in _apart(burning)]

@@ -106,6 +106,9 @@ class Indicator:
     """Slices that could not be judged: neither good nor bad, but too many of them are an absence."""
     gauge: Gauge | None = None
     """Each look at it is an event instead."""
+    of: tuple[str, ...] = ()
+    """Other objectives: each evaluation is an event, bad if the last 5 minutes of any of them broke its
+    promise."""
     queries: tuple[str, str, str] | None = None
     """(`bad` or `good`, its expression, the total's), with `$window`: PromQL that Prometheus alone can
     evaluate."""
@@ -193,6 +196,8 @@ def indicator(objective: ObjectiveSettings) -> Indicator:
         return _checked(sli.kind, Gauge(parse_selector(sli.metric or ""), "<", 1.0))
     if sli.kind == "ratio":
         return _ratio(sli)
+    if sli.kind == "composite":
+        return Indicator(sli.kind, sli.kind, "checks", bad=(), total=(), of=sli.of)
     raise ValueError(f"unknown SLI kind {sli.kind!r}")
 
 

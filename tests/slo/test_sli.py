@@ -31,6 +31,7 @@ KINDS = [
     of("ratio", good='reads_total{result="hit"}', total="reads_total"),
     dataclasses.replace(of("ratio", bad='reads_total{result="error"}', total="reads_total"), name="reads"),
     of("good_prediction", threshold=Decimal("0.1")),
+    dataclasses.replace(of("composite", of=("ratio", "reads")), model=""),
 ]
 
 
@@ -191,3 +192,43 @@ def test_a_label_with_every_odd_character_is_read_back() -> None:
     world.service.run(ok=5)
     world.tick(START + 60)
     assert world.status("up").total == 5
+
+
+def test_a_composite_is_bad_while_any_member_breaks_its_promise() -> None:
+    both = dataclasses.replace(of("composite", of=("up", "reads")), model="")
+    reads = dataclasses.replace(KINDS[5], name="reads")
+    config = settings(objective("up", "availability"), reads, both)
+    assert not check(config)
+    world = Extra(config)
+    text = 'reads_total{{result="hit"}} {}\nreads_total{{result="error"}} {}\n'
+    run_minutes(world, [text.format(100 * n, 0) for n in range(10)])
+    assert (world.status("composite").bad, world.status("composite").total) == (0, 9)
+    for n in range(10, 14):
+        steady(world.service, 0, 60)
+        world.extra = text.format(100 * n, 50 * (n - 9))
+        world.tick(START + 60 * (n + 1))
+    assert world.status("composite").bad == 4
+    assert 'sloth_id=~"fraud-api-up|fraud-api-reads"' in to_yaml(rules_document(config))
+
+
+def test_a_composite_of_an_unknown_member_is_refused_with_the_nearest_name() -> None:
+    [problem] = check(settings(objective("up", "availability"), of("composite", of=("up", "upp"))))
+    assert "did you mean 'up'" in problem.remedy
+
+
+def test_model_quality_never_pages_whatever_the_objective_says() -> None:
+    each = dataclasses.replace(KINDS[2], severity="page")
+    rules = rules_document(settings(each))["groups"][0]["rules"]
+    assert {rule["labels"]["severity"] for rule in rules if "alert" in rule} == {"ticket"}
+
+
+def test_sloths_recorded_names_are_kept() -> None:
+    rules = rules_document(settings(objective("up", "availability")))["groups"][0]["rules"]
+    recorded = {rule.get("record") for rule in rules}
+    windows = ("5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d")
+    assert recorded >= {f"slo:sli_error:ratio_rate{window}" for window in windows}
+    assert recorded >= {
+        "slo:objective:ratio", "slo:error_budget:ratio", "slo:time_period:days",
+        "slo:current_burn_rate:ratio",
+        "slo:period_burn_rate:ratio", "slo:period_error_budget_remaining:ratio",
+    }  # fmt: skip

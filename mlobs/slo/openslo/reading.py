@@ -197,7 +197,8 @@ class _Reader:
                 name: notes[name] for name in ("check", "metric", "good", "bad", "total") if name in notes
             }
             threshold = Decimal(notes["threshold"]) if "threshold" in notes else None
-            return SliSettings(notes["kind"], threshold=threshold, **fields)
+            of = tuple(notes["of"].split(",")) if "of" in notes else ()
+            return SliSettings(notes["kind"], threshold=threshold, of=of, **fields)
         if "ratioMetric" in spec:
             ratio = spec["ratioMetric"]
             which = "good" if "good" in ratio else "bad"

@@ -9,6 +9,7 @@ from typing import Any
 from mlobs.durations import format_duration
 from mlobs.objectives import show_objective
 from mlobs.settings import BurnWindowSettings, ObjectiveSettings, SloSettings
+from mlobs.slo import promql
 from mlobs.slo.openslo.bundle import NOTE, VERSION, Bundle
 from mlobs.slo.policy import period_length
 from mlobs.slo.sli import Term, indicator
@@ -79,6 +80,10 @@ def _sli(objective: ObjectiveSettings, bundle: Bundle) -> dict[str, Any]:
         name: str(getattr(sli, name)) for name in fields if getattr(sli, name) is not None
     }
     counted = indicator(objective)
+    if counted.of:
+        notes["of"] = ",".join(counted.of)
+        query = promql.composite_bad([f"{bundle.service}-{member}" for member in counted.of])
+        return _document("SLI", f"{objective.name}-sli", {"thresholdMetric": _source(query, bundle)}, notes)
     if counted.gauge is not None:
         query = counted.gauge.selector.promql()
         spec: dict[str, Any] = {"thresholdMetric": _source(query, bundle)}
