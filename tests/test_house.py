@@ -69,6 +69,7 @@ EDGES: dict[str, str] = {
     "notify.channels.slack": "network: speaks to Slack through slack-sdk",
     "notify.emergency": "threads: pages past a store that takes nothing, without waiting for it",
     "notify.enrich": "clock threads: gives enrichers their two seconds, each in a thread that may hang",
+    "notify.heartbeat": "threads: calls an outside address and waits for nothing",
     "notify.http": "network threads: POSTs to webhooks, with an alarm against answers that drip",
     "sdk.api": "clock threads: holds the default runtime under a lock; wall time unless told",
     "grafana.remote": "network: speaks to a Grafana",

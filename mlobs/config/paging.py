@@ -94,6 +94,8 @@ class Heartbeat(Part):
     url_file: str | None = None
     url_env: str | None = None
     every: Seconds = 60.0
+    allow_http: bool = False
+    allow_private: bool = False
 
 
 class Alertmanager(Part):
@@ -153,7 +155,7 @@ def _heartbeat(given: Heartbeat | None, base: Path) -> HeartbeatSettings | None:
     if given is None:
         return None
     secret = _secret("notify.heartbeat.url", given.url_file, given.url_env, base)
-    return HeartbeatSettings(given.url, secret, given.every)
+    return HeartbeatSettings(given.url, secret, given.every, given.allow_http, given.allow_private)
 
 
 def _alertmanager(given: Alertmanager | None, base: Path) -> AlertmanagerSettings | None:

@@ -19,6 +19,8 @@ from mlobs.notify import book, outbox
 from mlobs.notify.channels.base import Channel
 from mlobs.notify.emergency import Emergency
 from mlobs.notify.enrich import BUDGET_S, GRACE_S, Enricher, Enrichment
+from mlobs.notify.heartbeat import Heartbeat
+from mlobs.notify.http import Addresses
 from mlobs.notify.incident import Change, Incident, absorb
 from mlobs.notify.keeping import (
     acknowledge_by_hand,
@@ -73,6 +75,8 @@ class Desk:
         self._turns = Turns(sender, self._channels, inline=driven if inline is None else inline)
         self._metrics = PagingMetrics(registry, store, channels) if registry is not None else None
         self._emergency = Emergency(settings, self._channels)
+        beat = settings.notify.heartbeat
+        self._heartbeat = Heartbeat(beat, Addresses(beat.allow_http, beat.allow_private)) if beat else None
         self._heard: float | None = None
         self._working: dict[str, Enrichment] = {}
         if store.held:
@@ -95,6 +99,8 @@ class Desk:
             self._emergency.tell(heard, now, type(problem.orig).__name__)
             raise
         self._emergency.over()
+        if self._heartbeat is not None:
+            self._heartbeat.beat(now)  # only here: what evaluates and can write is alive
         return changed
 
     def pump(self, now: float) -> tuple[Sent, ...]:

@@ -8,6 +8,9 @@ from typing import Protocol
 from mlobs.notify.page import Page
 from mlobs.notify.retry import Outcome
 
+ACKNOWLEDGE = "mlobs_acknowledge"
+"""What a button that acknowledges calls itself where a channel has buttons."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

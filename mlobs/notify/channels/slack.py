@@ -22,15 +22,13 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
 from mlobs.errors import ConfigError, Problem
-from mlobs.notify.channels.base import Message
+from mlobs.notify.channels.base import ACKNOWLEDGE, Message
 from mlobs.notify.drawing import headline, plain, sections, trace_line, where_and_when
 from mlobs.notify.page import FIRING, RESOLVED, TEST, Page
 from mlobs.notify.retry import Outcome, Reason, judge_status, retry_after, sent
 from mlobs.secret import Secret
 
 EVENT_TYPE = "mlobs_incident"
-ACKNOWLEDGE = "mlobs_acknowledge"
-"""`action_id` of the button."""
 DEFAULT_BASE = "https://slack.com/api/"
 LOOKED_THROUGH = 200
 """Messages that are searched for the key after an uncertain end."""
