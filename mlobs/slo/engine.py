@@ -27,7 +27,7 @@ from mlobs.slo.evaluate import MEMBER_WINDOW, Evaluation, Observed, Plan, evalua
 from mlobs.slo.export import SloCollector
 from mlobs.slo.history import History, upsert
 from mlobs.slo.intake import BAD, EVENTS, RAW, TOTAL, UNJUDGED, Raw, Router
-from mlobs.slo.periods import period_start
+from mlobs.slo.periods import period_of
 from mlobs.slo.scrape import Fetch, Scraper
 from mlobs.slo.status import SloStatus
 from mlobs.store import Store
@@ -265,17 +265,18 @@ class SloEngine:
             if account >= len(totals):
                 return Count(0.0, 0.0, 0.0)
             bad, total = totals[account] - self._history.at(start, len(totals))[account]
-            covered = 0.0 if born is None else min(1.0, (now - born) / length)
+            covered = 0.0 if born is None else min(1.0, (now - max(born, start)) / length)
             return Count(float(bad), float(total), covered)
 
-        start = period_start(each.objective, now)
+        start, period = period_of(each.objective, now)
         return Observed(
             now,
             born,
             # One failed scrape is not an absence, however long ticks are apart.
             None if seen == now else (seen if seen is not None else self._expected),
             lambda length: count(now - length, length, events),
-            count(start, each.period, events),
+            count(start, period, events),
+            period,
             lambda length: 0.0 if unjudged is None else count(now - length, length, unjudged).total,
             self._trouble(),
             self._spent_by(each, start),

@@ -127,6 +127,8 @@ class Observed:
     """Events of the last so many seconds."""
     period: Count
     """Events of the period so far."""
+    period_s: float
+    """Its true length: a month has its own number of days."""
     unjudged: Callable[[float], float]
     """Slices of the last so many seconds that nobody could judge."""
     trouble: str = ""
@@ -151,14 +153,14 @@ def evaluate(plan: Plan, seen: Observed, settings: Settings, since: Mapping[str,
     absent = seen.absent_since is not None and seen.now - seen.absent_since >= plan.gates.absent_after
     blind = absent or _mostly_unjudged(plan, seen, counts)
     account = budgets.budget(
-        seen.period.bad, seen.period.total, plan.objective.objective, plan.period, seen.period.coverage
+        seen.period.bad, seen.period.total, plan.objective.objective, seen.period_s, seen.period.coverage
     )
     worst = found.get(names.PAGE) or found.get(names.TICKET)
     gone = budgets.exhausted_at(
-        seen.now, account.remaining, worst.burn_rate if worst else _recent(rates), plan.period
+        seen.now, account.remaining, worst.burn_rate if worst else _recent(rates), seen.period_s
     )
     band = budgets.exhaustion_band(
-        seen.now, account.remaining, counts[max(rates)] if rates else None, plan.share, plan.period
+        seen.now, account.remaining, counts[max(rates)] if rates else None, plan.share, seen.period_s
     )
     longest = max((tier.long for tier in plan.tiers if tier.severity == plan.cap), default=0.0)
     young = seen.born is None or seen.now - seen.born < longest
@@ -170,7 +172,7 @@ def evaluate(plan: Plan, seen: Observed, settings: Settings, since: Mapping[str,
         name=plan.name, model=plan.objective.model, kind=plan.objective.sli.kind,
         objective=show_objective(plan.objective.objective), state=state,
         reason=_reason(plan, state, seen, account, worst, gone), unit=plan.indicator.unit,
-        period_s=plan.period, at=seen.now, bad=account.bad, total=account.total, allowed=account.allowed,
+        period_s=seen.period_s, at=seen.now, bad=account.bad, total=account.total, allowed=account.allowed,
         consumed=account.consumed, remaining=account.remaining, remaining_events=account.remaining_events,
         budget_minutes=account.minutes, remaining_minutes=account.remaining_minutes,
         burn_rates={format_duration(Decimal(str(length))): rate for length, rate in rates.items()},

@@ -1,4 +1,5 @@
-"""Where a period begins: so many days back, or at the first of the month or quarter in a zone."""
+"""Where a period begins and how long it is: so many days back, or at the first of the month or quarter in a
+zone."""
 
 from __future__ import annotations
 
@@ -8,11 +9,15 @@ from zoneinfo import ZoneInfo
 from mlobs.settings import ObjectiveSettings
 
 
-def period_start(objective: ObjectiveSettings, now: float) -> float:
-    """Seconds since the epoch at which the period that holds `now` began."""
+def period_of(objective: ObjectiveSettings, now: float) -> tuple[float, float]:
+    """Start of the period that holds `now`, in seconds since the epoch, and its true length in seconds."""
     if objective.calendar is None:
-        return now - objective.period
+        return now - objective.period, objective.period
     zone = ZoneInfo(objective.zone)
     local = datetime.fromtimestamp(now, zone)
-    month = local.month if objective.calendar == "month" else (local.month - 1) // 3 * 3 + 1
-    return datetime(local.year, month, 1, tzinfo=zone).timestamp()
+    months = 1 if objective.calendar == "month" else 3
+    first = (local.month - 1) // months * months
+    start = datetime(local.year, first + 1, 1, tzinfo=zone).timestamp()
+    after = first + months
+    end = datetime(local.year + after // 12, after % 12 + 1, 1, tzinfo=zone).timestamp()
+    return start, end - start
