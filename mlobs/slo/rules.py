@@ -169,12 +169,12 @@ def _shared(plans: Sequence[Plan]) -> list[dict[str, Any]]:
     rules.append(
         _record(names.RULE_CURRENT_BURN, f"{promql.RATIO.format(window='5m')}\n/ {match}\n{budget}", {})
     )
-    for length in periods:
-        days = f"slo:time_period:days == {length / 86400:g}"
-        recorded = promql.RATIO.format(window=promql.window(length))
-        rules.append(
-            _record("slo:period_burn_rate:ratio", f"{recorded}\n/ {match}\n({budget} and ({days}))", {})
-        )
+    rates = [
+        f"{promql.RATIO.format(window=promql.window(length))}\n/ {match}\n"
+        f"({budget} and (slo:time_period:days == {length / 86400:g}))"
+        for length in sorted({each.period for each in plans})
+    ]
+    rules.append(_record("slo:period_burn_rate:ratio", "\nor\n".join(rates), {}))
     rules.append(_record(names.RULE_PERIOD_BUDGET_REMAINING, "1 - slo:period_burn_rate:ratio", {}))
     return rules
 

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from mlobs.config import load_settings
 from mlobs.settings import BurnWindowSettings
+from mlobs.slo.openslo import bundle_of, read_openslo, settings_of, write_openslo
 from mlobs.slo.rules import kubernetes_document, rules_document
+from mlobs.slo.ruletests import tests_document as rule_tests
+from mlobs.slo.validate import check
 from mlobs.slo.write import to_yaml
 from tests.slo.world import objective, settings
 
@@ -72,3 +76,30 @@ def test_the_kubernetes_object_carries_the_same_groups() -> None:
 
 def test_the_committed_rules_are_what_the_code_writes(golden) -> None:
     golden(ROOT / "alerts" / "example.rules.yaml", to_yaml(rules_document(ALL)))
+
+
+def test_the_committed_tests_of_the_rules_are_what_the_code_writes(golden) -> None:
+    golden(ROOT / "alerts" / "example.rules.test.yaml", to_yaml(rule_tests(ALL, "example.rules.yaml")))
+
+
+def test_the_example_is_accepted_and_its_written_files_are_what_the_code_writes(golden, promtool) -> None:
+    folder = ROOT / "examples" / "slo"
+    example = load_settings(folder / "slo.yaml")
+    assert not check(example)
+    golden(folder / "rules" / "fraud-api.rules.yaml", to_yaml(rules_document(example)))
+    golden(
+        folder / "rules" / "fraud-api.rules.test.yaml", to_yaml(rule_tests(example, "fraud-api.rules.yaml"))
+    )
+    golden(
+        folder / "rules" / "kubernetes" / "fraud-api.prometheusrule.yaml",
+        to_yaml(kubernetes_document(example)),
+    )
+    golden(folder / "openslo.yaml", write_openslo(bundle_of(example)))
+    checked = promtool("check", "rules", str(folder / "rules" / "fraud-api.rules.yaml"))
+    assert "SUCCESS" in checked.stdout, checked.stdout + checked.stderr
+
+
+def test_the_examples_openslo_file_is_the_same_objectives() -> None:
+    folder = ROOT / "examples" / "slo"
+    text = (folder / "openslo.yaml").read_text()
+    assert settings_of(read_openslo(text)).slo == load_settings(folder / "slo.yaml").slo
