@@ -66,8 +66,8 @@ class SliSettings:
 
     availability; latency and p99 (`threshold` in seconds); data_quality (`check`); drift; freshness
     (`threshold` = greatest age, of `metric`); ratio (`good` or `bad`, and `total`, as PromQL selectors);
-    boolean (`metric`); model_quality (`metric`, `threshold`); good_prediction; composite (`of`: names of other
-    objectives, all of which must hold).
+    boolean (`metric`); model_quality (`metric`, `threshold`); good_prediction; composite (`of`: names of
+    other objectives, all of which must hold).
     """
 
     kind: str
@@ -221,6 +221,10 @@ class NotifySettings:
     """An alert of another family of causes joins an incident that is younger than this."""
     hold: float = 300.0
     """An incident is resolved when nothing of it fired for so long; grows while it flaps."""
+    token: Secret | None = None
+    """Bearer token of the API that acknowledges, resolves, silences and takes events; None: this machine
+    alone.
+    """
     heartbeat: HeartbeatSettings | None = None
     alertmanager: AlertmanagerSettings | None = None
 

@@ -15,8 +15,6 @@ from mlobs.durations import parse_duration
 from mlobs.errors import EXIT_FINDING, EXIT_UNAVAILABLE, UsageError, nearest
 from mlobs.names import SEVERITIES
 
-MATCHED = ("severity", "service", "model", "environment", "segment", "cause")
-
 app = typer.Typer(
     name="notify",
     help="Try the channels, the routes, and write what Alertmanager needs.",
@@ -216,6 +214,8 @@ def end_silence(
 
 def matchers(words: list[str]) -> dict[str, str]:
     """`model=fraud` words as a mapping. Raises UsageError."""
+    from mlobs.notify.routing import MATCHED
+
     found: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")

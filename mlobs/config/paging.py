@@ -118,6 +118,8 @@ class Notify(Part):
     fallback_after: Seconds = 300.0
     together: Seconds = 3600.0
     hold: Seconds = 300.0
+    token_file: str | None = None
+    token_env: str | None = None
     heartbeat: Heartbeat | None = None
     alertmanager: Alertmanager | None = None
 
@@ -142,6 +144,7 @@ def plain_notify(notify: Notify, channels: Mapping[str, ChannelSettings], base: 
         fallback_after=notify.fallback_after,
         together=notify.together,
         hold=notify.hold,
+        token=_secret("notify.token", notify.token_file, notify.token_env, base),
         heartbeat=_heartbeat(notify.heartbeat, base),
         alertmanager=_alertmanager(notify.alertmanager, base),
     )

@@ -17,6 +17,9 @@ from mlobs.notify.incident import Incident
 from mlobs.notify.text import moment
 from mlobs.settings import EscalationSettings, NotifySettings, RouteSettings, TimesSettings
 
+MATCHED = ("severity", "service", "model", "environment", "segment", "cause")
+"""What routes, silences and maintenance windows can match."""
+
 
 @dataclass(frozen=True, slots=True)
 class Routed:

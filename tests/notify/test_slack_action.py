@@ -45,8 +45,8 @@ def test_the_button_acknowledges_once_in_the_name_of_who_pressed_it(secret: Secr
     desk = make_desk(channel)
     (incident,) = desk.receive([an_alert()], T0)
     body = pressed(incident.id)
-    assert act(body, signed(body), secret, desk, T0).text == f"{incident.id} is acknowledged"
-    assert act(body, signed(body), secret, desk, T0).text == f"{incident.id} is not open"
+    assert act(body, signed(body), secret, desk, T0, T0).text == f"{incident.id} is acknowledged"
+    assert act(body, signed(body), secret, desk, T0, T0).text == f"{incident.id} is not open"
     desk.pump(T0)
     assert channel.got[-1].page.acknowledged_by == "ada (Slack)"
 
@@ -65,14 +65,14 @@ def test_the_button_acknowledges_once_in_the_name_of_who_pressed_it(secret: Secr
     ],
 )
 def test_what_slack_did_not_sign_now_is_refused(headers, secret):
-    assert act(pressed("x"), headers, secret, make_desk(Told()), T0).status == 401
+    assert act(pressed("x"), headers, secret, make_desk(Told()), T0, T0).status == 401
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"payload=", b"payload=[]", b"payload={}", b"\xff", pressed("x", "other")]
 )
 def test_other_interactions_do_nothing(body, secret):
-    assert act(body, signed(body), secret, make_desk(Told()), T0).status == 200
+    assert act(body, signed(body), secret, make_desk(Told()), T0, T0).status == 200
 
 
 def test_the_heart_beats_while_evaluations_are_written_and_at_its_own_pace():
