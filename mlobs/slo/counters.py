@@ -57,7 +57,7 @@ class Book:
             if before is None
             else np.where(raw.seen[:, None], raw.counts, grown(before.raw, len(raw.counts)))
         )
-        self.targets[name] = TargetState(True, now, raw.started, kept, "", raw.breaches)
+        self.targets[name] = TargetState(True, now, raw.started, kept, raw.missing, raw.breaches)
 
     def miss(self, name: str, error: str, now: float) -> None:
         """A failed scrape is a state of the target and no zero: its counters wait where they were."""

@@ -15,20 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, delete
+from sqlalchemy.exc import SQLAlchemyError
 
 from mlobs import names
 from mlobs.records import Alert
 from mlobs.settings import Settings
-from mlobs.slices import slice_at
 from mlobs.slo import alerts as alerting
-from mlobs.slo import exposition, schema, timeslice
+from mlobs.slo import exposition, schema
 from mlobs.slo.burn import Count
 from mlobs.slo.evaluate import MEMBER_WINDOW, Evaluation, Observed, Plan, evaluate, fingerprint, plan
 from mlobs.slo.export import SloCollector
 from mlobs.slo.history import History, upsert
-from mlobs.slo.intake import BAD, EVENTS, RAW, TOTAL, UNJUDGED, Raw, Router
+from mlobs.slo.intake import BAD, EVENTS, UNJUDGED, Raw, Router
+from mlobs.slo.own import own_samples
 from mlobs.slo.periods import period_of
 from mlobs.slo.scrape import Fetch, Scraper
+from mlobs.slo.slicing import Slicer
 from mlobs.slo.status import SloStatus
 from mlobs.store import Store
 
@@ -36,8 +38,6 @@ SELF = "self"
 """Name of the target that is this process's own registry."""
 
 _POINT_EVERY = 3600.0
-_REMEMBERED = 200
-"""Bad slices whose starts are remembered, to say since when an objective suffers."""
 _JITTER = 0.1
 """A timer's tick that comes by so much of an interval too early is on time."""
 
@@ -57,7 +57,6 @@ class SloEngine:
         self._registry = registry
         self._scraper = Scraper(settings.targets, fetch, settings.base)
         self._plans = tuple(plan(objective, settings) for objective in settings.slo.objectives)
-        self._sliced = [each for each in self._plans if each.indicator.sliced]
         self._gauges = [each for each in self._plans if each.indicator.gauge is not None]
         self._drift = [each for each in self._plans if each.objective.sli.kind == "drift"]
         self._history = History(store)
@@ -66,9 +65,10 @@ class SloEngine:
         self._accounts = accounts
         self._router = Router({each.name: each.indicator for each in self._plans}, accounts)
         self._standing = _standing(self._history)
-        values = self._history.values()
-        self._judged = {str(k): float(v) for k, v in values.get("judged", {}).items()}
-        self._bad_slices: dict[str, list[float]] = values.get("bad_slices", {})
+        self._slicer = Slicer(
+            self._plans, settings.slo.slice, settings.slo.zone, accounts, self._history.values()
+        )
+        self._previous = self._history.last()
         self._scraped: float | None = None
         self._evaluated: float | None = None
         self._pointed: float | None = None
@@ -78,7 +78,7 @@ class SloEngine:
         self._collector = SloCollector()
         if registry is not None:
             # Counters of this process began with it or were restored before us: both count from here.
-            self._book.baseline(SELF, self._router.read(_own(registry)), self._book.began or 0.0)
+            self._book.baseline(SELF, self._router.read(own_samples(registry)), self._book.began or 0.0)
             registry.register(self._collector)
 
     def tick(self, now: float) -> list[Alert]:
@@ -93,11 +93,31 @@ class SloEngine:
         self._history.forget()
         self._expected = self._expected if self._expected is not None else now
         self._scrape(now)
-        self._close_slices(now)
-        found = self._evaluate(now) if assess else None
-        self._commit(now, found)
+        try:
+            self._slicer.close(now, self._previous, self._book, self._history)
+            found = self._evaluate(now) if assess else None
+            self._commit(now, found)
+        except SQLAlchemyError as problem:
+            return self._unkept(problem, now)
+        self._history.confirm(self._accounts)
+        self._previous = now
         if found is None:
             return [alert for alert in self._said if alert.firing]
+        return list(self._said)
+
+    def _unkept(self, problem: SQLAlchemyError, now: float) -> list[Alert]:
+        """The store cannot be read or written: what fired fires on, and somebody is told. Counting goes on in
+        memory, and the next tick that is kept holds all of it."""
+        self._history.distrust()
+        why = str(getattr(problem, "orig", None) or type(problem).__name__)
+        meta = Alert(
+            name="SLOStore", cause="store", severity=names.PAGE, firing=True, since=now, at=now,
+            service=self.settings.service, model="", environment=self.settings.environment, kind="meta",
+            summary=f"mlobs cannot keep its state: {why[:200]}",
+        )  # fmt: skip
+        holding = {key: held.alert for key, held in self._standing.items() if not held.ceased}
+        holding[alerting.key(meta)] = meta
+        self._standing, self._said = alerting.advance(self._standing, holding, now)
         return list(self._said)
 
     def close(self) -> None:
@@ -127,7 +147,7 @@ class SloEngine:
         for source, reason in self._scraper.problems.items():
             self._book.miss(source, reason, now)
         if self._registry is not None:
-            own = self._router.read(_own(self._registry))
+            own = self._router.read(own_samples(self._registry))
             self._book.take(SELF, own, now)
             _join(levels, own)
         self._check(levels, now)
@@ -171,50 +191,6 @@ class SloEngine:
         text = body if isinstance(body, str) else body.decode("utf-8", "replace")
         return self._router.read(exposition.samples(text))
 
-    # -- slices ----------------------------------------------------------------------------------------
-
-    def _close_slices(self, now: float) -> None:
-        """Judge every slice that has ended: its requests lie between the last scrapes before its two ends."""
-        length, zone = self.settings.slo.slice, self.settings.slo.zone
-        for each in self._sliced:
-            raw = self._accounts.find(each.name, RAW)
-            events = self._accounts.find(each.name, EVENTS)
-            if raw is None or events is None or np.isnan(self._book.born[raw]):
-                continue
-            born = float(self._book.born[raw])
-            self._book.born[events] = born if np.isnan(self._book.born[events]) else self._book.born[events]
-            self._book.seen[events] = self._book.seen[raw]
-            start = self._judged.get(each.name, slice_at(born, length, zone).start)
-            # After a long silence only what a window can still ask about is worth judging.
-            start = max(start, slice_at(now - each.period, length, zone).start)
-            current = slice_at(start, length, zone)
-            while current.end <= now:
-                if self._judge(raw, events, current.end, now):
-                    bad = self._bad_slices.setdefault(each.name, [])
-                    bad.append(current.start)
-                    del bad[:-_REMEMBERED]
-                self._judged[each.name] = current.end
-                current = slice_at(current.end, length, zone)
-
-    def _judge(self, raw: int, events: int, end: float, now: float) -> bool | None:
-        length, zone = self.settings.slo.slice, self.settings.slo.zone
-        totals = self._book.totals
-
-        def counters(t: float) -> tuple[float, float]:
-            vector = totals if t >= now else self._history.at(t, len(totals))
-            return float(vector[raw, BAD]), float(vector[raw, TOTAL])
-
-        def look(count: int) -> timeslice.Requests:
-            start = slice_at(end - 1e-6, length, zone).start - (count - 1) * length
-            (bad, total), (bad0, total0) = counters(end), counters(start)
-            return timeslice.Requests(bad - bad0, total - total0)
-
-        verdict = timeslice.judge(look, timeslice.growth(length))
-        if verdict is not None:
-            totals[events, TOTAL] += 1
-            totals[events, BAD] += verdict
-        return verdict
-
     # -- evaluating ------------------------------------------------------------------------------------
 
     def _evaluate(self, now: float) -> list[Evaluation]:
@@ -242,8 +218,10 @@ class SloEngine:
         members = [member for member in self._plans if member.name in each.indicator.of]
         looks = [(member, self._observe(member, now).window(MEMBER_WINDOW).ratio) for member in members]
         if looks and all(ratio is not None for _, ratio in looks):
-            bad = any(ratio is not None and ratio > member.share for member, ratio in looks)
-            self._book.count(self._accounts.id(each.name, EVENTS), bad, now)
+            broken = [member for member, ratio in looks if ratio is not None and ratio > member.share]
+            self._book.count(self._accounts.id(each.name, EVENTS), bool(broken), now)
+            for member in broken:
+                self._book.add(self._accounts.id(each.name, f"{names.SLO}={member.name}"), 1.0)
 
     def _since(self, each: Plan) -> Mapping[str, float]:
         return {
@@ -280,14 +258,12 @@ class SloEngine:
             lambda length: 0.0 if unjudged is None else count(now - length, length, unjudged).total,
             self._trouble(),
             self._spent_by(each, start),
-            _run_start(self._bad_slices.get(each.name, ()), self.settings.slo.slice),
+            self._slicer.run_start(each.name),
         )
 
     def _trouble(self) -> str:
-        """What the targets that do not answer said last, the first two of them."""
-        down = [
-            f"{name}: {state.error}" for name, state in sorted(self._book.targets.items()) if not state.up
-        ]
+        """What is wrong with targets: why they do not answer, or what they do not show; the first two."""
+        down = [f"{name}: {state.error}" for name, state in sorted(self._book.targets.items()) if state.error]
         more = f"; and {len(down) - 2} more" if len(down) > 2 else ""
         return "; ".join(down[:2]) + more
 
@@ -330,7 +306,7 @@ class SloEngine:
         keep = max((each.period for each in self._plans), default=0.0) * 1.1 + 86400.0
         with self._store.write() as connection:
             self._history.put_counters(connection, now, self._accounts, self._book)
-            self._history.put_values(connection, {"judged": self._judged, "bad_slices": self._bad_slices})
+            self._history.put_values(connection, self._slicer.state())
             if found is not None:
                 rows = [{"slo": e.status.name, "at": now, "body": e.status.to_json()} for e in found]
                 connection.execute(delete(schema.status))
@@ -360,16 +336,6 @@ def _join(levels: dict[int, list[float]], raw: Raw) -> None:
         levels.setdefault(account, []).extend(values)
 
 
-def _run_start(bad: Sequence[float], length: float) -> float | None:
-    """Start of the first bad slice of the last run; a good slice or two within it do not end a run."""
-    start: float | None = None
-    for slice_start in reversed(bad):
-        if start is not None and start - slice_start > 3.5 * length:
-            break
-        start = slice_start
-    return start
-
-
 def _due(last: float | None, now: float, interval: float) -> bool:
     return last is None or now - last >= interval * (1 - _JITTER)
 
@@ -378,23 +344,6 @@ def _known(times: NDArray[np.float64], account: int) -> float | None:
     if account >= len(times) or np.isnan(times[account]):
         return None
     return float(times[account])
-
-
-def _own(registry: CollectorRegistry) -> Iterable[tuple[str, float]]:
-    """Our registry's samples, in the spelling that the exposition would give them."""
-    for family in registry.collect():
-        for sample in family.samples:
-            yield _spelled(sample.name, sample.labels), float(sample.value)
-
-
-def _spelled(name: str, labels: Mapping[str, str]) -> str:
-    if not labels:
-        return name
-    inside = ",".join(
-        '{}="{}"'.format(label, value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\""))
-        for label, value in labels.items()
-    )
-    return f"{name}{{{inside}}}"
 
 
 def _standing(history: History) -> dict[str, alerting.Standing]:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Insert, Table, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Insert, Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from mlobs.slo import schema
@@ -53,6 +53,8 @@ class History:
         self._thinned: float | None = None
         self._written: dict[str, str] = {}
         self._listed: set[str] = set()
+        self._born: set[int] = set()
+        self._now_born: set[int] = set()
 
     # -- the past ---------------------------------------------------------------------------------
 
@@ -81,6 +83,11 @@ class History:
                 select(schema.sample.c.at).order_by(schema.sample.c.at).limit(1)
             ).scalar()
 
+    def last(self) -> float | None:
+        """Time of the last sample."""
+        with self._store.read() as connection:
+            return connection.execute(select(func.max(schema.sample.c.at))).scalar()
+
     # -- start -------------------------------------------------------------------------------------
 
     def load(self, fingerprints: Mapping[str, str]) -> tuple[Accounts, Book]:
@@ -97,6 +104,7 @@ class History:
         for row in rows:
             if row.born is not None:
                 book.born[row.id] = row.born
+                self._born.add(row.id)
         if last is not None:
             book.totals = grown(unpack(last.body), count)
             book.seen = np.where(np.isnan(book.born), np.nan, last.at)
@@ -148,11 +156,14 @@ class History:
                 "born": None,
             }
             connection.execute(insert(schema.account).values(row))
-        accounts.fresh.clear()
-        for born in np.flatnonzero(book.born == now):
-            connection.execute(
-                update(schema.account).where(schema.account.c.id == int(born)).values(born=now)
-            )
+        known = self._born
+        for born in np.flatnonzero(~np.isnan(book.born)):
+            if int(born) not in known:
+                at = float(book.born[born])
+                connection.execute(
+                    update(schema.account).where(schema.account.c.id == int(born)).values(born=at)
+                )
+                self._now_born.add(int(born))
         upsert(connection, schema.sample, [{"at": now, "body": pack(book.totals)}], ["at"])
         rows = [
             {
@@ -167,6 +178,16 @@ class History:
             self._listed = set(book.targets)
         if rows:
             upsert(connection, schema.target, rows, ["name"])
+
+    def confirm(self, accounts: Accounts) -> None:
+        """The tick's transaction is durable: what it brought need not be written again."""
+        accounts.fresh.clear()
+        self._born |= self._now_born
+        self._now_born = set()
+
+    def distrust(self) -> None:
+        """The tick's transaction is lost: the next one writes everything that may be missing."""
+        self._written, self._listed, self._now_born, self._thinned = {}, set(), set(), None
 
     def put_values(self, connection: Connection, values: Mapping[str, object]) -> None:
         texts = {name: json.dumps(body) for name, body in values.items()}
@@ -185,7 +206,10 @@ class History:
         since = (self._thinned or now - keep) - RAW_FOR
         self._thinned = now
         table = schema.sample
-        connection.execute(delete(table).where(table.c.at < now - keep))
+        # The last one before the cut stays: it is what everything up to the cut had counted.
+        cut = connection.execute(select(func.max(table.c.at)).where(table.c.at < now - keep)).scalar()
+        if cut is not None:
+            connection.execute(delete(table).where(table.c.at < cut))
         connection.execute(delete(schema.point).where(schema.point.c.at < now - keep))
         times = connection.execute(
             select(table.c.at)

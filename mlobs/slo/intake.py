@@ -43,6 +43,9 @@ class Raw:
     """Labels of every `mlobs_drift_breach` that stands at 1 or more."""
     levels: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     """By account the values of its gauge."""
+    missing: str = ""
+    """Objectives whose threshold is no bucket edge here: their requests are unknown, neither fast nor
+    slow."""
     refused: int = 0
     """Samples that were no count: NaN, infinite or negative."""
 
@@ -58,6 +61,8 @@ class Router:
     _breaches: dict[str, Mapping[str, str]] = field(default_factory=dict)
     _wanted: dict[str, list[tuple[str, str, int, Term]]] = field(default_factory=dict)
     _gauges: dict[str, list[tuple[str, Gauge]]] = field(default_factory=dict)
+    _subtracting: dict[int, str] = field(default_factory=dict)
+    """Slots of bad events that are a total less its fast ones, by objective."""
 
     def __post_init__(self) -> None:
         for name, indicator in self.indicators.items():
@@ -71,12 +76,15 @@ class Router:
                 (UNJUDGED, TOTAL, indicator.unjudged),
             ):
                 for term in terms:
-                    self.accounts.id(name, part)
+                    slot = 2 * self.accounts.id(name, part) + column
+                    if term.sign < 0:
+                        self._subtracting[slot] = name
                     self._wanted.setdefault(term.selector.metric, []).append((name, part, column, term))
 
     def read(self, samples: Iterable[tuple[str, float]]) -> Raw:
         """One target's samples, by series as written."""
         counts: dict[int, float] = {}
+        edged: set[int] = set()
         levels: dict[int, list[float]] = {}
         started, refused = None, 0
         breaches: list[Mapping[str, str]] = []
@@ -100,13 +108,22 @@ class Router:
                     levels.setdefault(-1 - slot, []).append(number)
                 else:
                     counts[slot] = counts.get(slot, 0.0) + sign * number
+                    if sign < 0:
+                        edged.add(slot)
+        blind = [slot for slot in counts if slot in self._subtracting and slot not in edged]
+        for slot in blind:  # without the bucket every request would look slow
+            del counts[slot]
+            counts.pop(slot + 1, None)
         flat = np.zeros(2 * len(self.accounts))
         slots = np.fromiter(counts, dtype=np.intp, count=len(counts))
         flat[slots] = np.fromiter(counts.values(), dtype=np.float64, count=len(counts))
         seen = np.zeros(len(self.accounts), dtype=np.bool_)
         seen[slots // 2] = True
         kept = {account: tuple(values) for account, values in levels.items()}
-        return Raw(flat.reshape(-1, 2), seen, started, tuple(breaches), kept, refused)
+        missing = ", ".join(sorted({self._subtracting[slot] for slot in blind}))
+        if missing:
+            missing = f"no bucket edge at the threshold of {missing}"
+        return Raw(flat.reshape(-1, 2), seen, started, tuple(breaches), kept, missing, refused)
 
     def _learn(self, key: str) -> tuple[Route, ...]:
         if len(self._routes) > _CACHED_SERIES:  # a target that never repeats its series must not fill memory
@@ -129,9 +146,12 @@ class Router:
             if term.selector.matches(labels):
                 yield 2 * self.accounts.id(slo, part) + column, float(term.sign)
                 if part != UNJUDGED:
-                    for label in SPENT_BY:
+                    for label in SPENT_BY if name != names.GOOD_PREDICTIONS else (*SPENT_BY, names.RESULT):
                         if labels.get(label):
-                            yield 2 * self._part(slo, label, labels[label]) + column, float(term.sign)
+                            slot = 2 * self._part(slo, label, labels[label]) + column
+                            if 2 * self.accounts.id(slo, part) + column in self._subtracting:
+                                self._subtracting[slot] = slo
+                            yield slot, float(term.sign)
         yield from self._checks(name, labels)
         for slo, gauge in self._gauges.get(name, ()):
             if gauge.selector.matches(labels):

@@ -82,7 +82,7 @@ def slice_events(length: float) -> str:
     bad = _named(f"sum_over_time({recorded})", "bad")
     total = _named(f"count_over_time({recorded})", "total")
     # Idle is zero, and not absent; checks are never idle.
-    idle = f'0 * {REQUESTS.format(window="1m")}{{events="total"}}'
+    idle = f'0 * {REQUESTS.format(window="1m")}{{events="good"}}'
     return f"{bad}\nor\n{total}\nor\n{_named(idle, 'bad')}\nor\n{_named(idle, 'total')}"
 
 

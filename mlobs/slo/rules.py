@@ -213,7 +213,9 @@ def _burn_alert(severity: str, table: str, cases: Sequence[str]) -> dict[str, An
 
 
 def _absent_alert(severity: str, table: str, selector: str, gates: Gates) -> dict[str, Any]:
-    counted = f'{promql.EVENTS.format(window="5m")}{{{selector},events="total"}}'
+    # Bad events are known only where both of what they are made of is there: a missing bucket is an absence
+    # too.
+    counted = f"{promql.BAD.format(window='5m')}{{{selector}}}"
     wait = max(gates.absent_after, ABSENT_AFTER) - _COUNTED_BEFORE_ABSENT
     return {
         "alert": "MlobsSloAbsent",

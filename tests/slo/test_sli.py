@@ -119,12 +119,11 @@ def test_cancelled_calls_are_neither_good_nor_bad_for_availability() -> None:
 
 
 def test_nan_infinite_and_negative_samples_are_no_counts() -> None:
-    world = Extra(settings(KINDS[4]))
+    world = Extra(settings(KINDS[5]))
     run_minutes(world, ['reads_total{result="hit"} 0\nreads_total{result="x"} 0\n'])
-    run_minutes(world, [])
     world.extra = 'reads_total{result="hit"} NaN\nreads_total{result="x"} 5\nreads_total{result="y"} +Inf\n'
     world.tick(START + 120)
-    status = world.status("ratio")
+    status = world.status("reads")
     assert status.total == 5
     assert status.remaining is not None
     assert status.remaining == status.remaining
@@ -232,3 +231,26 @@ def test_sloths_recorded_names_are_kept() -> None:
         "slo:current_burn_rate:ratio",
         "slo:period_burn_rate:ratio", "slo:period_error_budget_remaining:ratio",
     }  # fmt: skip
+
+
+def test_a_good_prediction_says_what_spoiled_the_others() -> None:
+    world = Extra(settings(KINDS[6]))
+    text = 'mlobs_good_predictions_total{{model="fraud",result="{}"}} {}\n'
+    run_minutes(world, [text.format("ok", 0) + text.format("slow", 0) + text.format("stale", 0)])
+    world.extra = text.format("ok", 90) + text.format("slow", 8) + text.format("stale", 2)
+    world.tick(START + 120)
+    assert world.status("good_prediction").spent_by == (("result=slow", 8.0), ("result=stale", 2.0))
+
+
+def test_native_histograms_are_read_by_promtool(promtool, tmp_path) -> None:
+    total = "histogram_count(sum(increase(latency[$window])))"
+    native = of(
+        "ratio", good=f"histogram_fraction(0, 0.1, sum(increase(latency[$window]))) * {total}", total=total
+    )
+    config = Settings(
+        service="fraud-api", slo=dataclasses.replace(settings(native).slo, evaluator="prometheus")
+    )
+    path = tmp_path / "native.rules.yaml"
+    path.write_text(to_yaml(rules_document(config)))
+    done = promtool("check", "rules", str(path))
+    assert "SUCCESS" in done.stdout, done.stdout + done.stderr
