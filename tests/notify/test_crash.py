@@ -34,17 +34,17 @@ def kill_at_random(forks: ForkServerContext, folder: Path, kills: int, seed: int
             (folder / "truth.new").write_text(" ".join(models[: 3 * number + 3]))
             (folder / "truth.new").replace(folder / "truth")
             process = forks.Process(
-                target=victim.page, args=(str(folder), slack.stub.url, hook.url, number, 10_000), daemon=True
+                target=victim.page, args=(str(folder), slack.stub.url, hook.url, number, False), daemon=True
             )
             process.start()
             time.sleep(rng.uniform(0.02, 0.2))  # the moment of the kill is the experiment
             process.kill()
             process.join(20)
         last = forks.Process(
-            target=victim.page, args=(str(folder), slack.stub.url, hook.url, 1, 3), daemon=True
+            target=victim.page, args=(str(folder), slack.stub.url, hook.url, 1, True), daemon=True
         )
         last.start()
-        last.join(60)
+        last.join(90)
         assert last.exitcode == 0
     pages = Counter(one.fields["page"]["model"] for one in hook.requests if one.fields["kind"] == "firing")
     assert set(pages) == set(models), "a page was missed"

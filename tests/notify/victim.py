@@ -6,6 +6,7 @@ import random
 import time
 from pathlib import Path
 
+from mlobs.notify import outbox
 from mlobs.notify.channels.slack import SlackChannel
 from mlobs.notify.channels.webhook import WebhookChannel
 from mlobs.notify.desk import Desk
@@ -23,8 +24,8 @@ def truth(folder: Path) -> list[str]:
     return (folder / "truth").read_text().split()
 
 
-def page(folder: str, slack: str, hook: str, seed: int, rounds: int) -> None:
-    """Evaluate, commit, send, record: `rounds` times, or until killed."""
+def page(folder: str, slack: str, hook: str, seed: int, to_the_end: bool) -> None:
+    """Evaluate, commit, send, record, until killed, or until nothing waits (at most a minute)."""
     place = Path(folder)
     store = open_store(f"sqlite:///{place / 'state.db'}", [SCHEMA])
     store.hold()
@@ -39,10 +40,15 @@ def page(folder: str, slack: str, hook: str, seed: int, rounds: int) -> None:
     desk = Desk(
         settings, store, {one.name: one for one in channels}, rng=random.Random(seed), inline=bool(seed % 2)
     )
-    for _ in range(rounds):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
         now = time.time()
         alerts = [an_alert(model=model, at=SINCE) for model in truth(place)]
         desk.receive(alerts, now)
         desk.pump(now)
+        with store.read() as connection:
+            if to_the_end and not outbox.waiting(connection, now):
+                break
+        time.sleep(0.01)  # as an evaluation's interval: the parent needs the processor too
     desk.close()
     store.close()
