@@ -6,6 +6,7 @@ import multiprocessing
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def forks() -> ForkServerContext:
     return context
 
 
+def wait_until(check: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not check() and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
 def kill_at_random(forks: ForkServerContext, folder: Path, kills: int, seed: int) -> None:
     rng = random.Random(seed)
     slack, hook = Slack(), receiver()
@@ -36,8 +43,13 @@ def kill_at_random(forks: ForkServerContext, folder: Path, kills: int, seed: int
             process = forks.Process(
                 target=victim.page, args=(str(folder), slack.stub.url, hook.url, number, False), daemon=True
             )
+            seen = len(slack.stub.requests) + len(hook.requests)
             process.start()
-            time.sleep(rng.uniform(0.02, 0.2))  # the moment of the kill is the experiment
+            if number % 3:  # while it sends; every third one at whatever it does after its start
+                wait_until(lambda seen=seen: len(slack.stub.requests) + len(hook.requests) > seen, 20)
+            time.sleep(
+                rng.uniform(0, 0.05 if number % 3 else 0.2)
+            )  # the moment of the kill is the experiment
             process.kill()
             process.join(20)
         last = forks.Process(
