@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from decimal import Decimal
 
+from mlobs import names
 from mlobs.durations import format_duration
 from mlobs.slo import timeslice
 from mlobs.slo.policy import Gates, Tier
@@ -76,13 +77,13 @@ def slice_requests(indicator: Indicator, length: float) -> str:
     return events(dataclasses.replace(indicator, sliced=False), length)
 
 
-def slice_events(length: float) -> str:
+def slice_events(length: float, scope: str) -> str:
     """The same two series, of the slices that have been judged, for every sliced objective at once."""
-    recorded = f"{SLICE}[{window(length)}]"
+    recorded = f"{SLICE}{{{scope}}}[{window(length)}]"
     bad = _named(f"sum_over_time({recorded})", "bad")
     total = _named(f"count_over_time({recorded})", "total")
     # Idle is zero, and not absent; checks are never idle.
-    idle = f'0 * {REQUESTS.format(window="1m")}{{events="good"}}'
+    idle = f'0 * {REQUESTS.format(window="1m")}{{{scope},events="good"}}'
     return f"{bad}\nor\n{total}\nor\n{_named(idle, 'bad')}\nor\n{_named(idle, 'total')}"
 
 
@@ -134,79 +135,73 @@ def _refuted(slow: str, total: str) -> str:
     return f"{slow} > {share} * {total} + ({margin}) * ({total} < bool {exact})"
 
 
-def long_events(length: float) -> str:
+def long_events(length: float, scope: str) -> str:
     """Counts of a window beyond the raw ones, for every objective at once: tiles of 5 minutes, or of an
     hour for a whole period, so that nothing is averaged and nothing counted twice."""
-    if length > 7 * 86400.0:
-        return f"sum_over_time({EVENTS.format(window='1h')}[{window(length)}:1h])"
-    return f"sum_over_time({EVENTS.format(window='5m')}[{window(length)}:5m])"
+    tile = "1h" if length > 7 * 86400.0 else "5m"
+    return f"sum_over_time({EVENTS.format(window=tile)}{{{scope}}}[{window(length)}:{tile}])"
 
 
-def bad_count(length: float) -> str:
+def _counted(length: float, scope: str, which: str) -> str:
+    recorded = f'{EVENTS.format(window=window(length))}{{{scope},events="{which}"}}'
+    return f"sum without (events) ({recorded})"
+
+
+def bad_count(length: float, scope: str) -> str:
     """Bad events of every objective, whichever of bad and good it records."""
-    recorded = EVENTS.format(window=window(length))
-    return (
-        f'sum without (events) ({recorded}{{events="bad"}})\n'
-        f'or\n(sum without (events) ({recorded}{{events="total"}})'
-        f' - sum without (events) ({recorded}{{events="good"}}))'
-    )
+    bad, total, good = (_counted(length, scope, which) for which in ("bad", "total", "good"))
+    return f"{bad}\nor\n({total} - {good})"
 
 
-def ratio(length: float) -> str:
+def ratio(length: float, scope: str) -> str:
     """Bad share of every objective; no sample where there were no events, never NaN."""
-    name = window(length)
-    total = f'sum without (events) ({EVENTS.format(window=name)}{{events="total"}})'
-    return f"{BAD.format(window=name)}\n/\n({total} > 0)"
+    total = _counted(length, scope, "total")
+    return f"{BAD.format(window=window(length))}{{{scope}}}\n/\n({total} > 0)"
 
 
-def coverage(length: float, selector: str) -> str:
+def coverage(length: float, scope: str) -> str:
     """Share of the window for which counts are there, in [0, 1]."""
     step, tiles = next(
         (step, round(length / seconds))
         for step, seconds in (("5m", 300.0), ("30m", 1800.0), ("1h", 3600.0), ("1d", 86400.0))
         if length / seconds <= 24 or seconds == 86400.0
     )
-    recorded = f'{EVENTS.format(window="5m")}{{events="total"{"," + selector if selector else ""}}}'
-    counted = f"sum without (events) (count_over_time({recorded}[{window(length)}:{step}]))"
-    return f"clamp_max({counted} / {tiles}, 1)"
+    recorded = f'{EVENTS.format(window="5m")}{{{scope},events="total"}}[{window(length)}:{step}]'
+    return f"clamp_max(sum without (events) (count_over_time({recorded})) / {tiles}, 1)"
 
 
-def tier(tier: Tier, gates: Gates, selector: str, sliced: bool) -> str:
+def tier(tier: Tier, gates: Gates, scope: str, sliced: bool) -> str:
     """Where the tier burns; the value is the burn rate of the long window."""
-    long, short = window(tier.long), window(tier.short)
-    inside = "{" + selector + "}" if selector else ""
-    threshold = f"{float(tier.factor):g} * slo:error_budget:ratio{inside}"
-    seen = coverage(tier.long, selector)
-    min_long = gates.min_bad_slices if sliced and tier.severity == "page" else gates.min_bad_long
-    if sliced and tier.severity != "page":
-        min_long = 1
-    strip = "without (sloth_window)"
-    spread = f"sum {strip} ({RATIO.format(window=long)}{inside}) * {seen}"
+    long, short, factor = window(tier.long), window(tier.short), f"{float(tier.factor):g}"
+    seen = coverage(tier.long, scope)
+    least_long, least_short = gates.min_bad_long, gates.min_bad_short
+    if sliced:
+        least_long = gates.min_bad_slices if tier.severity == names.PAGE else 1
     return (
-        f"(\n  {spread}\n  > {threshold} * (2 - {seen})\n)\n"
-        f"and sum {strip} ({RATIO.format(window=short)}{inside}) > {threshold}\n"
-        f"and {BAD.format(window=long)}{inside} >= {min_long:g}\n"
-        f"and {BAD.format(window=short)}{inside} >= {gates.min_bad_short:g}"
+        f"(\n  {burn(tier.long, scope)} * {seen}\n  > {factor} * (2 - {seen})\n)\n"
+        f"and {burn(tier.short, scope)} > {factor}\n"
+        f"and {BAD.format(window=long)}{{{scope}}} >= {least_long:g}\n"
+        f"and {BAD.format(window=short)}{{{scope}}} >= {least_short:g}"
     )
 
 
-def absolute(gates: Gates, selector: str) -> str:
-    """Where the last events were all bad, or half of those of the longest window: for services too quiet to
-    burn."""
+def burn(length: float, scope: str) -> str:
+    """Burn rate of a window, by objective."""
+    recorded = f"{RATIO.format(window=window(length))}{{{scope}}}"
+    return f"sum without (sloth_window) ({recorded}) / slo:error_budget:ratio{{{scope}}}"
+
+
+def absolute(gates: Gates, scope: str) -> str:
+    """Where the last events were all bad, or half of those of the longest window, for services too quiet to
+    burn; the value is the longest window's burn rate."""
     # `increase` extrapolates: ten events may read as 9.9.
     few, cases = gates.absolute_events - 0.5, []
-    outer = "{" + selector + "}" if selector else ""
     for length in gates.absolute_windows:
-        bad = f"{BAD.format(window=window(length))}{outer}"
-        cases.append(f"({bad} > {few:g} and {bad} >= 0.999 * {_total(length, selector)})")
+        bad = f"{BAD.format(window=window(length))}{{{scope}}}"
+        cases.append(f"({bad} > {few:g} and {bad} >= 0.999 * {_counted(length, scope, 'total')})")
     longest = gates.absolute_windows[-1]
-    bad, total = f"{BAD.format(window=window(longest))}{outer}", _total(longest, selector)
-    half = f"{bad} >= 0.5 * {total} and {bad} > slo:error_budget:ratio{outer} * {total}"
+    bad, total = f"{BAD.format(window=window(longest))}{{{scope}}}", _counted(longest, scope, "total")
+    half = f"{bad} >= 0.5 * {total} and {bad} > slo:error_budget:ratio{{{scope}}} * {total}"
     cases.append(f"({bad} >= {gates.absolute_bad:g} and {half} and {total} > {few:g})")
-    quiet = f"{_total(3600.0, selector)} <= {gates.quiet_events:g}"
-    return "(" + "\nor\n".join(cases) + f")\nand {quiet}"
-
-
-def _total(length: float, selector: str) -> str:
-    inside = f'events="total"{"," + selector if selector else ""}'
-    return f"sum without (events) ({EVENTS.format(window=window(length))}{{{inside}}})"
+    quiet = f"{_counted(3600.0, scope, 'total')} <= {gates.quiet_events:g}"
+    return f"{burn(longest, scope)}\nand (\n" + "\nor\n".join(cases) + f"\n)\nand {quiet}"

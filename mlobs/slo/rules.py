@@ -15,7 +15,7 @@ from mlobs.settings import Settings
 from mlobs.slo import promql, timeslice
 from mlobs.slo.evaluate import Plan, plan
 from mlobs.slo.policy import ABSENT_AFTER, Gates, Tier, window_lengths
-from mlobs.slo.sli import quoted
+from mlobs.slo.sli import exactly, quoted
 
 INTERVAL = "30s"
 _COUNTED_BEFORE_ABSENT = 300.0
@@ -48,7 +48,10 @@ def rule_groups(settings: Settings) -> list[dict[str, Any]]:
     if slices:
         groups.append({"name": f"mlobs-{settings.service}-slices", "interval": "1m", "rules": slices})
     counted = [rule for each in plans for rule in _counts(each, labels[each.name])]
-    shared = [*_shared(plans), *_alerts(tables)]
+    scope = f"sloth_service={quoted(settings.service)}"
+    shared = [*_shared(plans, scope), *_alerts(tables, scope)]
+    if settings.slo.breach:
+        shared.append(_breach_alert(settings))
     groups.append({"name": f"mlobs-{settings.service}-slo", "interval": INTERVAL, "rules": counted + shared})
     return groups
 
@@ -145,45 +148,39 @@ def _base_windows(each: Plan) -> list[float]:
     return sorted({*BASE, *(length for length in window_lengths(each.tiers) if promql.raw(length))})
 
 
-def _shared(plans: Sequence[Plan]) -> list[dict[str, Any]]:
-    """Ratios and budgets of all objectives at once."""
-    bases = sorted({length for each in plans for length in _base_windows(each)})
-    longs = sorted(
-        {length for each in plans for length in window_lengths(each.tiers) if not promql.raw(length)}
-    )
-    periods = sorted({each.period for each in plans} - set(longs))
-    rules = [
-        _record(promql.EVENTS.format(window=promql.window(length)), promql.slice_events(length), {})
-        for length in sorted({w for each in plans if _looked_at(each) for w in _base_windows(each)})
-    ]
-    rules += [
-        _record(promql.EVENTS.format(window=promql.window(length)), promql.long_events(length), {})
-        for length in [*longs, *periods]
-    ]
-    for length in sorted({*bases, *longs, *periods}):
+def _shared(plans: Sequence[Plan], scope: str) -> list[dict[str, Any]]:
+    """Ratios and budgets of all objectives at once. `scope` keeps other services' rules out of ours."""
+    bases = {length for each in plans for length in _base_windows(each)}
+    longs = {length for each in plans for length in window_lengths(each.tiers) if not promql.raw(length)}
+    periods = {each.period for each in plans}
+    looked = {length for each in plans if _looked_at(each) for length in _base_windows(each)}
+
+    def events(length: float, expression: str) -> dict[str, Any]:
+        return _record(promql.EVENTS.format(window=promql.window(length)), expression, {})
+
+    rules = [events(length, promql.slice_events(length, scope)) for length in sorted(looked)]
+    rules += [events(length, promql.long_events(length, scope)) for length in sorted(longs | periods)]
+    for length in sorted(bases | longs | periods):
         name = promql.window(length)
-        rules.append(_record(promql.BAD.format(window=name), promql.bad_count(length), {}))
-        rules.append(_record(promql.RATIO.format(window=name), promql.ratio(length), {"sloth_window": name}))
-    budget = names.RULE_ERROR_BUDGET
-    match = "on (sloth_id, sloth_slo, sloth_service) group_left ()"
-    rules.append(
-        _record(names.RULE_CURRENT_BURN, f"{promql.RATIO.format(window='5m')}\n/ {match}\n{budget}", {})
-    )
+        rules.append(_record(promql.BAD.format(window=name), promql.bad_count(length, scope), {}))
+        rules.append(
+            _record(promql.RATIO.format(window=name), promql.ratio(length, scope), {"sloth_window": name})
+        )
+    rules.append(_record(names.RULE_CURRENT_BURN, promql.burn(300.0, scope), {}))
     rates = [
-        f"{promql.RATIO.format(window=promql.window(length))}\n/ {match}\n"
-        f"({budget} and (slo:time_period:days == {length / 86400:g}))"
-        for length in sorted({each.period for each in plans})
+        f"{promql.burn(length, scope)} and (slo:time_period:days{{{scope}}} == {length / 86400:g})"
+        for length in sorted(periods)
     ]
     rules.append(_record("slo:period_burn_rate:ratio", "\nor\n".join(rates), {}))
-    rules.append(_record(names.RULE_PERIOD_BUDGET_REMAINING, "1 - slo:period_burn_rate:ratio", {}))
-    return rules
+    left = f"1 - slo:period_burn_rate:ratio{{{scope}}}"
+    return [*rules, _record(names.RULE_PERIOD_BUDGET_REMAINING, left, {})]
 
 
-def _alerts(tables: Sequence[Table]) -> list[dict[str, Any]]:
+def _alerts(tables: Sequence[Table], scope: str) -> list[dict[str, Any]]:
     """One alert per table and severity, and one for absent data."""
     rules = []
     for table in tables:
-        selector = f"mlobs_table={quoted(table.label)}"
+        selector = f"{scope},mlobs_table={quoted(table.label)}"
         first = table.plans[0]
         for severity in names.SEVERITIES:
             cases = [
@@ -199,22 +196,29 @@ def _alerts(tables: Sequence[Table]) -> list[dict[str, Any]]:
     return rules
 
 
+_LEFT = (
+    '{{ with printf "slo:period_error_budget_remaining:ratio{sloth_id=%q}" $labels.sloth_id | query }}'
+    "{{ . | first | value }}{{ end }}"
+)
+
+
 def _burn_alert(severity: str, table: str, cases: Sequence[str]) -> dict[str, Any]:
     return {
         "alert": "MlobsSloBurn",
         "expr": "\nor\n".join(f"({case})" for case in cases),
         "labels": {names.SEVERITY: severity, "kind": "burn", "mlobs_table": table},
         "annotations": {
-            "summary": "{{ $labels.slo }}: the error budget of {{ $labels.cause }} burns too fast",
+            "summary": "{{ $labels.slo }}: burning {{ $value | humanize }} times too fast",
             "description": "See slo:current_burn_rate:ratio and slo:period_error_budget_remaining:ratio "
             "of {{ $labels.sloth_id }}.",
+            "burn_rate": "{{ $value }}",
+            "budget_remaining": _LEFT,
         },
     }
 
 
 def _absent_alert(severity: str, table: str, selector: str, gates: Gates) -> dict[str, Any]:
-    # Bad events are known only where both of what they are made of is there: a missing bucket is an absence
-    # too.
+    # Bad events are known only where all that they are made of is there: a missing bucket is an absence.
     counted = f"{promql.BAD.format(window='5m')}{{{selector}}}"
     wait = max(gates.absent_after, ABSENT_AFTER) - _COUNTED_BEFORE_ABSENT
     return {
@@ -223,6 +227,24 @@ def _absent_alert(severity: str, table: str, selector: str, gates: Gates) -> dic
         "for": promql.window(wait),
         "labels": {names.SEVERITY: severity, "kind": "absent", "cause": "absent", "mlobs_table": table},
         "annotations": {"summary": "{{ $labels.slo }}: no target shows its data"},
+    }
+
+
+def _breach_alert(settings: Settings) -> dict[str, Any]:
+    """A drift breach alerts at once: it has been debounced where it was found."""
+    models = sorted({o.model for o in settings.slo.objectives} | {m.name for m in settings.models})
+    known = "|".join(exactly(model) for model in models if model)
+    inside = f"{names.MODEL}=~{quoted(known)}" if known and "" not in models else ""
+    return {
+        "alert": "MlobsDriftBreach",
+        "expr": f"{names.DRIFT_BREACH}{{{inside}}} >= 1" if inside else f"{names.DRIFT_BREACH} >= 1",
+        "labels": {
+            "kind": "breach",
+            "cause": "drift",
+            names.SERVICE: settings.service,
+            **({"environment": settings.environment} if settings.environment else {}),
+        },
+        "annotations": {"summary": "{{ $labels.model }}: {{ $labels.feature }} broke its check"},
     }
 
 

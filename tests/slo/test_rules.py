@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -103,3 +104,21 @@ def test_the_examples_openslo_file_is_the_same_objectives() -> None:
     folder = ROOT / "examples" / "slo"
     text = (folder / "openslo.yaml").read_text()
     assert settings_of(read_openslo(text)).slo == load_settings(folder / "slo.yaml").slo
+
+
+def test_two_services_in_one_prometheus_stay_apart() -> None:
+    """Shared rules record what their own service's rules have counted, or two files would record the same
+    series."""
+    for rule in (rule for group in rules_document(ALL)["groups"] for rule in group["rules"]):
+        if "labels" in rule and "sloth_id" in rule["labels"]:
+            continue  # an objective's own
+        recorded = re.findall(r"(?:mlobs:slo_|slo:)[\w:]+(\{[^}]*\})?", rule["expr"])
+        assert all('sloth_service="fraud-api"' in found for found in recorded), rule
+
+
+def test_a_drift_breach_is_an_alert_of_its_own_and_user_text_stays_text(promtool, tmp_path) -> None:
+    odd = dataclasses.replace(objective("drift", "drift", "0.95"), model='fr.au"d')
+    rules = rules_document(settings(odd))["groups"][0]["rules"]
+    [breach] = [rule for rule in rules if rule.get("alert") == "MlobsDriftBreach"]
+    assert breach["expr"] == 'mlobs_drift_breach{model=~"fr\\\\.au\\"d"} >= 1'
+    assert breach["labels"]["cause"] == "drift"
