@@ -32,3 +32,13 @@ def nightly(session: nox.Session) -> None:
     session.run(
         "pytest", "-m", "nightly", *session.posargs, env={"MLOBS_HYPOTHESIS": "nightly"}, success_codes=[0, 5]
     )
+
+
+@nox.session
+def spark(session: nox.Session) -> None:
+    """The drift engine on a real Spark; needs Java 17 (apt install openjdk-17-jre-headless)."""
+    locked = ["--require-hashes", "--no-build-isolation", "--quiet", "-r"]
+    session.install(*locked, "requirements/build.txt")
+    session.install(*locked, "requirements/spark.txt")
+    session.install("--quiet", "--no-deps", "--no-build-isolation", "-e", ".")
+    session.run("pytest", "tests/drift/test_engines_spark.py", *session.posargs)

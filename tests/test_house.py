@@ -62,6 +62,7 @@ EDGES: dict[str, str] = {
     "featurelog.storage": "randomness environment disk: partial names, S3 endpoint, files of the lake",
     "featurelog.spool": "disk: writes, locks and seals segments",
     "featurelog.writer": "clock environment disk network threads: commit thread, host name, fork and exit",
+    "drift.engines.local": "threads: a pool of processes over files",
     "drift.mlref": "disk: writes and reads the reference file",
     "drift.readers": "disk: opens Parquet, Arrow and CSV files",
     "featurelog.keys": "randomness environment disk: makes the missing key, keeps it beside the log",
