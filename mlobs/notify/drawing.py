@@ -56,6 +56,7 @@ def where_and_when(page: Page) -> str:
 def sections(page: Page) -> list[tuple[str, list[str]]]:
     """(title, lines) in the order of the on-call engineer's questions. At most 36 lines with the titles."""
     found = [
+        ("Incidents", list(page.others)),
         ("What burns", [burn_line(one, page) for one in page.burns]),
         ("Whom it hits", hits(page)),
         ("Features", [line for one in page.features for line in feature_lines(one)]),

@@ -11,6 +11,7 @@ Every function takes an open write connection: the caller owns the transaction.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ from mlobs.notify.page import FIRING, RESOLVED, TEST, UPDATE, Page, encode
 from mlobs.notify.retry import Outcome, wait_before
 
 PENDING, SENDING, SENT, FAILED = "pending", "sending", "sent", "failed"
+GROUPED = "grouped"
+"""Said by a message that stands for many."""
 SKIPPED = "skipped"
 """An update for a channel that wants none."""
 UNFINISHED = (PENDING, SENDING)
@@ -181,6 +184,28 @@ def unreached(connection: Connection, now: float, after_s: float) -> list[Row[An
         .order_by(_box.c.rank, _box.c.id)
     )
     return list(rows)
+
+
+def pass_on(connection: Connection, message: int, channels: Iterable[str], now: float) -> None:
+    """Intend the same message for other channels."""
+    row = connection.execute(select(_box).where(_box.c.id == message)).one()
+    for name in channels:
+        if name != row.channel:
+            values = {
+                column: getattr(row, column) for column in ("incident", "kind", "dedup_key", "rank", "page")
+            }
+            connection.execute(
+                insert(_box).values(
+                    **values,
+                    channel=name,
+                    state=PENDING,
+                    breach_at=row.breach_at,
+                    created_at=now,
+                    due_at=now,
+                    attempts=0,
+                    uncertain=False,
+                )
+            )
 
 
 def mark_fallen(connection: Connection, message: int, now: float) -> None:

@@ -162,6 +162,8 @@ class Page:
     link: str = ""
     notes: tuple[str, ...] = ()
     test: bool = False
+    others: tuple[str, ...] = ()
+    """Of a message that stands for many incidents: a line for each."""
 
     @property
     def names(self) -> tuple[str, ...]:

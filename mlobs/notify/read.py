@@ -64,7 +64,9 @@ class SentPage:
     kind: str
     """`firing`, `update`, `resolved` or `test`."""
     state: str
-    """`pending`, `sending`, `sent`, `failed` or `skipped`."""
+    """`pending`, `sending`, `sent`, `failed`, `skipped` or `grouped` (said by a message that stands for
+    many).
+    """
     wanted_at: float
     sent_at: float | None
     attempts: int
@@ -150,7 +152,9 @@ def ledger(store: Store, now: float) -> Ledger:
     return Ledger(
         pipeline="outbox",
         offered=sum(counts.values()),
-        delivered=sum(number for (state, _), number in counts.items() if state == outbox.SENT),
+        delivered=sum(
+            number for (state, _), number in counts.items() if state in (outbox.SENT, outbox.GROUPED)
+        ),
         dropped=dropped,
         queued=sum(one.count for one in waiting),
         oldest_age_s=max((now - one.oldest for one in waiting), default=0.0),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from mlobs.errors import MlobsError
-from mlobs.notify import book, outbox
+from mlobs.notify import book, outbox, storm
 from mlobs.notify.channels.base import Channel, Message
 from mlobs.notify.page import Page, decode_page
 from mlobs.notify.retry import Outcome, Reason
@@ -58,6 +58,9 @@ class Sender:
         if not channel.updates:
             with self.store.write() as connection:
                 outbox.skip(connection, channel.name, clock())
+        if channel.digests and rate is not None:
+            with self.store.write() as connection:
+                storm.gather(connection, channel.name, clock())
         while len(done) < most:
             with self.store.write() as connection:
                 claimed = outbox.claim(connection, channel.name, self.owner, clock(), rate=rate)

@@ -61,7 +61,10 @@ def _fall_back(connection: Connection, settings: Settings, now: float) -> None:
     for row in outbox.unreached(connection, now, settings.notify.fallback_after):
         outbox.mark_fallen(connection, row.id, now)
         incident = book.load(connection, row.incident)
-        if incident is None or incident.state == RESOLVED:
+        if incident is None:  # a message that stands for many
+            outbox.pass_on(connection, row.id, fallback, now)
+            continue
+        if incident.state == RESOLVED:
             continue
         told = outbox.told(connection, incident.id)
         new = [name for name in fallback if name not in told]

@@ -38,6 +38,7 @@ class Told:
     name: str = "oncall"
     updates: bool = True
     rate: float | None = None
+    digests: bool = False
     answer: Callable[[Message], Outcome] = field(default=lambda message: sent())
     kind: str = "webhook"
     got: list[Message] = field(default_factory=list)

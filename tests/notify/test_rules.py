@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from dataclasses import replace
@@ -270,6 +271,19 @@ def test_a_wrong_word_is_refused_with_its_place_and_remedy(right: str, wrong: st
         parse_settings(YAML.replace(right, wrong, 1))
     assert told in str(caught.value)
     assert "notify." in str(caught.value)
+
+
+def test_the_examples_of_the_guide_are_accepted():
+    guide = (Path(__file__).parents[2] / "docs" / "paging.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    assert len(blocks) == 2
+    named = "ada-phone ada-mail oncall board boss phone".split()
+    channels = ", ".join(f"{name}: {{console: }}" for name in named)
+    parse_settings("service: s\n" + blocks[0])
+    notify = parse_settings(
+        "service: s\n" + blocks[1].replace("notify:", f"notify:\n  channels: {{{channels}}}", 1)
+    ).notify
+    assert (len(notify.routes), len(notify.maintenance), notify.fallback) == (3, 2, "phone")
 
 
 def test_the_clock_of_an_incident_that_was_silenced_starts_when_people_are_told():

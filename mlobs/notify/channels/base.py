@@ -51,4 +51,9 @@ class Channel(Protocol):
         """Most messages a second; None for no limit."""
         ...
 
+    @property
+    def digests(self) -> bool:
+        """Whether people read it, so that a storm of incidents is one message more and not hundreds."""
+        ...
+
     def send(self, message: Message) -> Outcome: ...

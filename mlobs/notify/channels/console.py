@@ -22,6 +22,7 @@ class ConsoleChannel:
 
     kind = "console"
     updates = False
+    digests = True
     rate: float | None = None
 
     def __init__(self, name: str, write: Callable[[str], None] = to_stdout) -> None:

@@ -30,6 +30,7 @@ class EmailChannel:
 
     kind = "email"
     updates = False
+    digests = True
     rate: float | None = 1.0
 
     def __init__(

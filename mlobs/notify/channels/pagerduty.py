@@ -25,6 +25,7 @@ class PagerDutyChannel:
 
     kind = "pagerduty"
     updates = True
+    digests = False
     rate: float | None = 2.0
     """120 events a minute and routing key are taken."""
 

@@ -75,6 +75,7 @@ class SlackChannel:
 
     kind = "slack"
     updates = True
+    digests = True
     rate: float | None = 1.0
 
     def __init__(

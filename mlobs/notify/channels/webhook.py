@@ -25,6 +25,7 @@ class WebhookChannel:
 
     kind = "webhook"
     updates = True
+    digests = False
     rate: float | None = 1.0
 
     def __init__(
