@@ -116,7 +116,7 @@ def test_a_thousand_alerts_in_a_minute_are_grouped_and_the_most_severe_go_first(
             cause=rng.choice(["drift", "data_quality", "latency"]),
             severity="page" if number % 40 < 10 else "ticket",
         )
-        for number in range(300)
+        for number in range(1000)
     ]
     rng.shuffle(alerts)
     for part in range(20):
