@@ -19,9 +19,10 @@ from mlobs.notify import book, outbox
 from mlobs.notify.channels.base import Channel
 from mlobs.notify.emergency import Emergency
 from mlobs.notify.enrich import BUDGET_S, GRACE_S, Enricher, Enrichment
+from mlobs.notify.grouping import absorb
 from mlobs.notify.heartbeat import Heartbeat
 from mlobs.notify.http import Addresses
-from mlobs.notify.incident import Change, Incident, absorb
+from mlobs.notify.incident import Change, Incident
 from mlobs.notify.keeping import (
     acknowledge_by_hand,
     grouping_of,

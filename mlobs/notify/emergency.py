@@ -15,7 +15,8 @@ from dataclasses import replace
 from mlobs.names import PAGE
 from mlobs.notify.channels.base import Channel, Message
 from mlobs.notify.compose import compose
-from mlobs.notify.incident import Grouping, Identity, absorb, identity
+from mlobs.notify.grouping import Grouping, absorb
+from mlobs.notify.incident import Identity, identity
 from mlobs.notify.page import FIRING
 from mlobs.notify.sender import attempt
 from mlobs.records import Alert

@@ -15,7 +15,8 @@ from sqlalchemy import Connection
 from mlobs.names import PAGE
 from mlobs.notify import book, outbox
 from mlobs.notify.compose import bare_page, compose
-from mlobs.notify.incident import OPEN, Change, Grouping, Incident, acknowledge, close, hold_of
+from mlobs.notify.grouping import Grouping, acknowledge, close, hold_of
+from mlobs.notify.incident import OPEN, Change, Incident
 from mlobs.notify.page import FIRING, RESOLVED, UPDATE, Page
 from mlobs.notify.routing import Silence, channels_of, muted, muted_kind, route
 from mlobs.records import TimelineEvent

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mlobs.durations import speak_duration
 from mlobs.notify.channels.base import Channel, Message
 from mlobs.notify.compose import trial_page
-from mlobs.notify.incident import Grouping, absorb
+from mlobs.notify.grouping import Grouping, absorb
 from mlobs.notify.page import TEST
 from mlobs.notify.retry import Outcome
 from mlobs.notify.routing import channels_of, muted, route, why_not

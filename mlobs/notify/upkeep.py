@@ -10,7 +10,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from mlobs.notify import book, outbox
-from mlobs.notify.incident import Incident, settle
+from mlobs.notify.grouping import settle
+from mlobs.notify.incident import Incident
 from mlobs.notify.keeping import escalate, grouping_of, keep, page_of, save, unmute
 from mlobs.notify.page import FIRING, RESOLVED
 from mlobs.notify.routing import channels_of

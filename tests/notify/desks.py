@@ -12,7 +12,8 @@ from mlobs.notify.channels.base import Message
 from mlobs.notify.compose import cleaned_parts
 from mlobs.notify.desk import Desk
 from mlobs.notify.enrich import Enricher
-from mlobs.notify.incident import Grouping, Incident, absorb
+from mlobs.notify.grouping import Grouping, absorb
+from mlobs.notify.incident import Incident
 from mlobs.notify.page import PageParts
 from mlobs.notify.retry import Outcome, sent
 from mlobs.notify.tables import SCHEMA

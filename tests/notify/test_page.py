@@ -11,7 +11,8 @@ from mlobs.notify.channels.base import Message
 from mlobs.notify.channels.console import ConsoleChannel
 from mlobs.notify.compose import cleaned_parts, compose, trial_page
 from mlobs.notify.drawing import MOST_LINES, WIDTH, plain
-from mlobs.notify.incident import Grouping, absorb, incident_key
+from mlobs.notify.grouping import Grouping, absorb
+from mlobs.notify.incident import incident_key
 from mlobs.notify.page import (
     ChangeFinding,
     FeatureFinding,

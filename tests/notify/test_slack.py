@@ -12,7 +12,7 @@ from mlobs.errors import ConfigError
 from mlobs.notify.channels.base import Message
 from mlobs.notify.channels.slack import SlackChannel
 from mlobs.notify.compose import compose
-from mlobs.notify.incident import Grouping, absorb
+from mlobs.notify.grouping import Grouping, absorb
 from mlobs.notify.page import Page
 from mlobs.notify.retry import Reason
 from mlobs.secret import Secret
