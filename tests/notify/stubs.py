@@ -73,10 +73,13 @@ class Stub:
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         length = int(handler.headers.get("Content-Length") or 0)
+        body = handler.rfile.read(length)
+        if len(body) < length:
+            return  # its sender died in the middle: a real server would not act on it either
         request = Request(
             handler.path,
             {name.lower(): value for name, value in handler.headers.items()},
-            handler.rfile.read(length),
+            body,
             time.monotonic(),
         )
         fault = self._take()
@@ -96,21 +99,21 @@ class Stub:
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             handler.connection.close()
             return
-        body = json.dumps(content).encode()
+        answer = json.dumps(content).encode()
         handler.send_response(status)
         handler.send_header("Content-Type", "application/json; charset=utf-8")
-        handler.send_header("Content-Length", str(len(body)))
+        handler.send_header("Content-Length", str(len(answer)))
         for name, value in fault.headers if fault else ():
             handler.send_header(name, value)
         handler.end_headers()
         if fault is not None and fault.drip:
-            for one in body:
+            for one in answer:
                 handler.wfile.write(bytes([one]))
                 handler.wfile.flush()
                 if self.released.wait(fault.drip):
                     break
             return
-        handler.wfile.write(body)
+        handler.wfile.write(answer)
 
 
 class Slack:
