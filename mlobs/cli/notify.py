@@ -51,7 +51,8 @@ def try_channels(
     from mlobs.notify.trial import try_channel
 
     settings = load_settings(config)
-    channels = build_channels(settings.notify)
+    # with --json stdout is the answer's alone
+    channels = build_channels(settings.notify, to_stderr) if as_json else build_channels(settings.notify)
     if not channels:
         raise UsageError.of(f"{config}: notify.channels", "a channel", "none", "add one, see docs/paging.md")
     for name in names or ():
@@ -210,6 +211,10 @@ def end_silence(
     if not ended:
         raise UsageError.of("NUMBER", "a silence that holds", str(number), "look: mlobs notify silence list")
     typer.echo(f"silence {number} ended")
+
+
+def to_stderr(text: str) -> None:
+    typer.echo(text, err=True, nl=False)
 
 
 def matchers(words: list[str]) -> dict[str, str]:

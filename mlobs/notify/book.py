@@ -71,13 +71,14 @@ def load_due(connection: Connection, now: float) -> list[Incident]:
     return [decode(row.document) for row in rows]
 
 
-def load_bare(connection: Connection) -> list[Incident]:
-    """Open ones that no enricher has looked at yet."""
+def load_bare(connection: Connection, most: int) -> list[Incident]:
+    """Open ones that no enricher has looked at yet, at most `most`: pages before tickets, then the oldest."""
     table = tables.incidents
     rows = connection.execute(
         select(table.c.document)
         .where(table.c.state != RESOLVED, table.c.enriched.is_(False))
-        .order_by(table.c.opened_at, table.c.id)
+        .order_by(table.c.severity, table.c.opened_at, table.c.id)
+        .limit(most)
     )
     return [decode(row.document) for row in rows]
 

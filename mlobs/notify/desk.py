@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from mlobs.notify import book, outbox
 from mlobs.notify.channels.base import Channel
 from mlobs.notify.emergency import Emergency
-from mlobs.notify.enrich import BUDGET_S, GRACE_S, Enricher, Enrichment
+from mlobs.notify.enrich import BUDGET_S, GRACE_S, MOST_AT_ONCE, Asked, Enricher, Enrichment
 from mlobs.notify.grouping import absorb
 from mlobs.notify.heartbeat import Heartbeat
 from mlobs.notify.http import Addresses
@@ -36,7 +36,7 @@ from mlobs.notify.metrics import PagingMetrics
 from mlobs.notify.page import RESOLVED, UPDATE, PageParts
 from mlobs.notify.sender import Sender, Sent
 from mlobs.notify.turns import Turns
-from mlobs.notify.upkeep import look_after
+from mlobs.notify.upkeep import FORGET_EVERY_S, forget, look_after
 from mlobs.records import Alert, TimelineEvent
 from mlobs.settings import Settings
 from mlobs.store import Store
@@ -79,6 +79,8 @@ class Desk:
         beat = settings.notify.heartbeat
         self._heartbeat = Heartbeat(beat, Addresses(beat.allow_http, beat.allow_private)) if beat else None
         self._heard: float | None = None
+        self._forget_at = 0.0
+        self._asked = Asked()
         self._working: dict[str, Enrichment] = {}
         if store.held:
             with store.write() as connection:  # nobody else serves this store: all leases are of the dead
@@ -112,6 +114,9 @@ class Desk:
         """
         if self._heard is None:
             self._heard = now
+        if now >= self._forget_at:
+            self._forget_at = now + FORGET_EVERY_S
+            forget(self._store, now)
         look_after(self._store, self._settings, now)
         self._enrich(now)
         with self._store.read() as connection:
@@ -172,10 +177,10 @@ class Desk:
         if not self._enrichers:
             return
         with self._store.read() as connection:
-            waiting = book.load_bare(connection)
+            waiting = book.load_bare(connection, MOST_AT_ONCE)
         for incident in waiting:
-            if incident.id not in self._working:
-                self._working[incident.id] = Enrichment(incident, self._enrichers)
+            if incident.id not in self._working and len(self._working) < MOST_AT_ONCE:
+                self._working[incident.id] = Enrichment(incident, self._enrichers, self._asked)
         grace = self._grace_s
         for key, work in list(self._working.items()):
             started = work.age()

@@ -14,8 +14,10 @@ FOLDED = 120
 
 def headline(page: Page) -> str:
     """`PAGE fraud: latency burns ...`, one line."""
+    if page.test:
+        return page.title
     word = {FIRING: page.severity.upper(), RESOLVED: "RESOLVED"}.get(page.state, page.state.upper())
-    return f"{'TEST ' if page.test else ''}{word} {page.title}"
+    return f"{word} {page.title}"
 
 
 def plain(page: Page) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from mlobs.notify.compose import cleaned_parts
@@ -24,11 +25,38 @@ BUDGET_S = 2.0
 GRACE_S = 0.5
 """A page that is about to leave waits so long for parts that are nearly there."""
 
+MOST_AT_ONCE = 8
+"""Incidents that are enriched together; in a storm the others leave bare and are enriched in their turn."""
+MOST_HANGING = 4
+"""Threads of one enricher that may hang before it is asked no more until one ends."""
+
+
+class Asked:
+    """How many threads each enricher has running, over all incidents of a desk."""
+
+    def __init__(self) -> None:
+        self._running: Counter[int] = Counter()
+        self._lock = threading.Lock()
+
+    def begin(self, number: int) -> bool:
+        """Whether enricher `number` may be asked once more."""
+        with self._lock:
+            if self._running[number] >= MOST_AT_ONCE + MOST_HANGING:
+                return False
+            self._running[number] += 1
+            return True
+
+    def end(self, number: int) -> None:
+        with self._lock:
+            self._running[number] -= 1
+
 
 class Enrichment:
     """The enrichers' work on one incident."""
 
-    def __init__(self, incident: Incident, enrichers: Sequence[Enricher], budget_s: float = BUDGET_S) -> None:
+    def __init__(
+        self, incident: Incident, enrichers: Sequence[Enricher], asked: Asked, budget_s: float = BUDGET_S
+    ) -> None:
         self.incident = incident
         self._answers: list[PageParts | None] = [None] * len(enrichers)
         self._failed: dict[str, str] = {}
@@ -39,7 +67,12 @@ class Enrichment:
             self._done.set()
         self._began = time.monotonic()
         self._until = self._began + budget_s
+        self._asked = asked
         for number, enricher in enumerate(enrichers):
+            if not asked.begin(number):
+                self._fail(enricher, "too many of its threads hang")
+                self._over()
+                continue
             threading.Thread(
                 target=self._ask, args=(number, enricher), name="mlobs-enricher", daemon=True
             ).start()
@@ -65,7 +98,6 @@ class Enrichment:
             return joined, dict(self._failed)
 
     def _ask(self, number: int, enricher: Enricher) -> None:
-        name = getattr(enricher, "__qualname__", type(enricher).__name__)
         try:
             answer = enricher(self.incident)
             if not isinstance(answer, PageParts):
@@ -76,11 +108,19 @@ class Enrichment:
             with self._lock:
                 self._answers[number] = cleaned
         except Exception as problem:  # noqa: BLE001 - an enricher's fault never costs the page
-            with self._lock:
-                self._failed[name] = type(problem).__name__
-            _log.warning("enricher %s failed: %s", name, type(problem).__name__)
+            self._fail(enricher, type(problem).__name__)
         finally:
-            with self._lock:
-                self._left -= 1
-                if self._left == 0:
-                    self._done.set()
+            self._asked.end(number)
+            self._over()
+
+    def _fail(self, enricher: Enricher, why: str) -> None:
+        name = getattr(enricher, "__qualname__", type(enricher).__name__)
+        with self._lock:
+            self._failed[name] = why
+        _log.warning("enricher %s failed: %s", name, why)
+
+    def _over(self) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                self._done.set()

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import logging
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.exc import DBAPIError
 
-from mlobs.notify import book, outbox
+from mlobs.notify import book, outbox, tables
 from mlobs.notify.grouping import settle
 from mlobs.notify.incident import Incident
 from mlobs.notify.keeping import escalate, grouping_of, keep, page_of, save, unmute
@@ -19,6 +19,10 @@ from mlobs.settings import Settings
 from mlobs.store import Store
 
 _log = logging.getLogger("mlobs.notify")
+
+KEPT_S = 400 * 86400.0
+"""A year and a little: last year's incidents are there when this year's are looked at."""
+FORGET_EVERY_S = 86400.0
 
 
 def look_after(store: Store, settings: Settings, now: float) -> None:
@@ -43,6 +47,23 @@ def look_after(store: Store, settings: Settings, now: float) -> None:
         with store.write() as connection:
             book.lock(connection)
             _fall_back(connection, settings, now)
+
+
+def forget(store: Store, now: float) -> None:
+    """Delete what was over `KEPT_S` ago: incidents, their messages, events. Open incidents stay, however
+    old.
+    """
+    old = now - KEPT_S
+    incidents, box, to = tables.incidents, tables.outbox, tables.deliveries
+    with store.write() as connection:
+        over = select(incidents.c.id).where(incidents.c.state == RESOLVED, incidents.c.changed_at < old)
+        for table in (to, box, tables.timeline):
+            connection.execute(delete(table).where(table.c.incident.in_(over)))
+        connection.execute(delete(incidents).where(incidents.c.id.in_(over)))
+        loose = tables.timeline.c.incident.is_(None) & (tables.timeline.c.at < old)
+        connection.execute(delete(tables.timeline).where(loose))
+        connection.execute(delete(box).where(box.c.done_at < old))
+        connection.execute(delete(tables.silences).where(tables.silences.c.end < old))
 
 
 def _attend(connection: Connection, incident: Incident, settings: Settings, now: float) -> None:

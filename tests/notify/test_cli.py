@@ -109,6 +109,7 @@ def test_a_test_page_goes_through_and_says_what_it_is(tmp_path: Path):
         )
         assert run("notify", "test", "-c", path, "--by", "ada") == (0, "hook: sent\n")
     assert hook.requests[0].fields["title"] == "TEST: fraud-api can reach you, sent by ada"
+    assert hook.requests[0].fields["lines"][0] == "TEST: fraud-api can reach you, sent by ada"
     status, shown = run("notify", "test", "hook", "-c", path)
     assert (status, "not sent: connection" in shown) == (3, True)
     assert run("notify", "test", "hok", "-c", path)[0] == 2

@@ -210,6 +210,24 @@ def test_a_part_that_cannot_be_written_costs_neither_its_page_nor_another(bad: o
     assert all("temp" in one.page.names for one in channel.got)
 
 
+def test_enrichers_that_hang_cost_a_few_threads_and_no_page_in_a_storm():
+    release = threading.Event()
+
+    def hang(incident: Incident) -> PageParts:
+        release.wait(60)
+        return PageParts()
+
+    channel = Told(updates=False)
+    desk = make_desk(channel, enrichers=[hang])
+    before = threading.active_count()
+    desk.receive([an_alert(model=f"m{number}") for number in range(100)], T0)
+    for second in range(3):
+        desk.pump(T0 + second)
+        assert threading.active_count() - before <= 12
+    assert channel.kinds == ["firing"] * 100
+    release.set()
+
+
 def test_a_fault_in_composing_leaves_a_page_that_says_little(monkeypatch: pytest.MonkeyPatch):
     def broken(*arguments: object) -> None:
         raise RuntimeError
