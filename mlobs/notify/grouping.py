@@ -263,18 +263,22 @@ class _Sorting:
         if len(incident.alerts) >= self.grouping.most_alerts:
             return
         raised = alert.severity == PAGE and incident.severity != PAGE
-        self._keep(
-            replace(
-                incident,
-                alerts=(*incident.alerts, self._tracked(alert)),
-                severity=PAGE if raised else incident.severity,
-                since=min(incident.since, alert.since),
-                changed_at=self.now,
-                enriched=False,
-            )
+        last = incident.told_at if incident.told_at is not None else incident.opened_at
+        news = alert.cause not in incident.causes and self.now - last > self.grouping.together_s
+        loud = raised or (news and alert.severity == PAGE)
+        changed = replace(
+            incident,
+            alerts=(*incident.alerts, self._tracked(alert)),
+            severity=PAGE if raised else incident.severity,
+            since=min(incident.since, alert.since),
+            changed_at=self.now,
+            enriched=False,
         )
+        if loud:  # whoever has it has acknowledged less than this
+            changed = replace(changed, state=OPEN, acknowledged_by="", acknowledged_at=None)
+        self._keep(changed)
         self.home[identity(alert)] = where
-        self._say(where, FIRING if raised else UPDATE, "joined", f"{alert.name} fires: {alert.cause}")
+        self._say(where, FIRING if loud else UPDATE, "joined", f"{alert.name} fires: {alert.cause}")
 
     def _refresh(self, where: str, name: Identity, alert: Alert) -> None:
         incident = self.open[where]

@@ -67,6 +67,8 @@ class Incident:
     """Why nobody was told when it was to be told."""
     paged_at: float | None = None
     """When people were first to be told: escalation counts from here."""
+    told_at: float | None = None
+    """When people were last told that it fires."""
     escalated: int = 0
     """Steps of escalation that were taken."""
 

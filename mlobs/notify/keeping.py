@@ -174,7 +174,7 @@ def _tell(
     post(connection, incident, notice, settings, now)
     if notice == FIRING:
         paged = incident.paged_at if incident.paged_at is not None else now
-        return replace(incident, muted="", paged_at=paged)
+        return replace(incident, muted="", paged_at=paged, told_at=now)
     return incident
 
 

@@ -116,6 +116,33 @@ def test_a_ticket_that_worsens_is_paged():
     assert channel.got[0].page.severity == "page"
 
 
+def test_an_acknowledged_ticket_that_becomes_a_page_is_open_again():
+    channel = Told()
+    desk = make_desk(channel)
+    (incident,) = desk.receive([an_alert(severity="ticket")], T0)
+    desk.pump(T0)
+    desk.acknowledge(incident.id, "ada", T0 + 60)
+    desk.receive([an_alert(severity="ticket"), an_alert(severity="page")], T0 + 120)
+    desk.pump(T0 + 120)
+    assert channel.kinds[-1] == "firing"
+    assert (channel.got[-1].page.state, channel.got[-1].page.acknowledged_by) == ("firing", "")
+
+
+def test_a_page_of_a_new_cause_that_joins_hours_later_is_told_aloud_and_another_tier_is_not():
+    channel = Told()
+    desk = make_desk(channel)
+    drift, quality, tier = an_alert("drift"), an_alert("data_quality"), an_alert("drift", name="slow tier")
+    desk.receive([drift], T0)
+    desk.pump(T0)
+    desk.receive([drift, tier], T0 + 7200)
+    desk.pump(T0 + 7200)
+    assert channel.kinds == ["firing", "update"]
+    desk.receive([drift, tier, quality], T0 + 9000)
+    desk.pump(T0 + 9000)
+    assert channel.kinds == ["firing", "update", "firing"]
+    assert len({one.dedup_key for one in channel.got}) == 1
+
+
 def test_429_and_then_resolved_delivers_firing_and_resolved_in_this_order():
     answers = iter([Outcome(False, Reason.RATE_LIMITED, True, 900.0, whole_channel=True)])
     channel = Told(answer=lambda message: next(answers, sent()))
