@@ -212,7 +212,8 @@ def _burn(one: Tracked) -> Burn:
         window_s=alert.long_window_s,
         bad=alert.bad,
         total=alert.total,
-        summary=alert.summary,
+        # of a burn the numbers have said it; of a feature its own section says it
+        summary="" if alert.burn_rate is not None or alert.feature else alert.summary,
     )
 
 

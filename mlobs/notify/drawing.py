@@ -8,7 +8,7 @@ from mlobs.notify.text import clean, count, moment, percent, wrapped
 
 MOST_LINES = 40
 WIDTH = 160
-FOLDED = 120
+FOLDED = 110
 """Characters after which a line is folded."""
 
 
@@ -118,20 +118,27 @@ def stage_line(page: Page) -> str:
         return ""
     text = stage.stage
     if stage.p99_s is not None:
-        text += f", {stage.measure} {speak_duration(stage.p99_s)}"
-        text += f" where {speak_duration(stage.usual_s)} is usual" if stage.usual_s is not None else ""
+        text += f", {stage.measure} {short(stage.p99_s)}"
+        text += f" where {short(stage.usual_s)} is usual" if stage.usual_s is not None else ""
     if stage.share is not None:
         text += f", {percent(stage.share)} of the time"
     return text
 
 
+def short(seconds: float) -> str:
+    """`0.4 ms`, `702 ms`, `1.2 s`: two or three digits below a second, where stages live."""
+    if 0 <= seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    return speak_duration(seconds)
+
+
 def trace_line(one: TraceFinding) -> str:
     text = one.trace_id or one.prediction_id
     if one.duration_s is not None:
-        text += f", {speak_duration(one.duration_s)}"
+        text += f", {short(one.duration_s)}"
     slow = sorted(one.stages.items(), key=lambda item: -item[1])[:3]
     if slow:
-        text += ": " + ", ".join(f"{name} {speak_duration(seconds)}" for name, seconds in slow)
+        text += ": " + ", ".join(f"{name} {short(seconds)}" for name, seconds in slow)
     return f"{text} {one.url}" if one.url else text
 
 

@@ -33,7 +33,7 @@ FULL = PageParts(
         ),
     ),
     segments=(SegmentHit("carrier=UA", 41, 300),),
-    stage=StageFinding("inference", 0.412, 0.008, 0.93),
+    stage=StageFinding("inference", 0.412, 0.0004, 0.93),
     traces=(
         TraceFinding(
             "4bf92f3577b34da6a3ce929d0e0e4736", "p1", 0.512, {"inference": 0.49}, "https://t.example/4bf9"
@@ -59,7 +59,7 @@ def test_a_full_page_answers_the_first_five_questions():
         "  temp, check:range 0.93 over 0.05: below the training minimum: Celsius?\n"
         "  repair: mend the feed\n"
         "Slowest stage\n"
-        "  inference, p99 412 ms where 8 ms is usual, 93 % of the time\n"
+        "  inference, p99 412 ms where 0.4 ms is usual, 93 % of the time\n"
         "Traces\n"
         "  4bf92f3577b34da6a3ce929d0e0e4736, 512 ms: inference 490 ms https://t.example/4bf9\n"
         "Suspected change\n"
@@ -167,7 +167,7 @@ def test_a_long_cause_is_folded_and_not_cut():
     parts = PageParts(features=(FeatureFinding("temp", "check:range", 0.9, 0.05, cause),))
     lines = plain(compose(an_incident(parts=parts), make_settings(), T0))
     assert "Celsius" in "\n".join(lines)
-    assert max(len(line) for line in lines) <= 120
+    assert max(len(line) for line in lines) <= 110
 
 
 def test_tiers_of_one_objective_are_one_line_and_the_page_names_the_page():
