@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy import Connection, Table, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from mlobs.notify import tables
@@ -21,6 +21,9 @@ _LOCK = "desk"
 
 CHANGES = ("deploy", "schema", "reference", "config")
 """Kinds of events that an incident suspects."""
+_RESTLESS = ("ceased", "fires again", "joined")
+MOST_RESTLESS = 300
+"""Such events of one incident that are written down."""
 
 
 def lock(connection: Connection) -> None:
@@ -133,8 +136,10 @@ def decode(document: str) -> Incident:
 
 
 def note(connection: Connection, incident: Incident, at: float, events: Iterable[tuple[str, str]]) -> None:
-    """Write what happened to `incident` into its timeline."""
+    """Write what happened to `incident` into its timeline; of what comes and goes the first few hundred."""
     for kind, text in events:
+        if kind in _RESTLESS and _noted(connection, incident.id) >= MOST_RESTLESS:
+            continue
         connection.execute(
             insert(tables.timeline).values(
                 incident=incident.id,
@@ -177,6 +182,12 @@ def silences(connection: Connection, now: float) -> list[Silence]:
         Silence(row.id, msgspec.json.decode(row.match), row.start, row.end, row.by, row.comment)
         for row in connection.execute(select(table).where(table.c.end > now).order_by(table.c.id))
     ]
+
+
+def _noted(connection: Connection, incident: str) -> int:
+    table = tables.timeline
+    where = (table.c.incident == incident) & table.c.kind.in_(_RESTLESS)
+    return connection.execute(select(func.count()).select_from(table).where(where)).scalar_one()
 
 
 def latest_change(connection: Connection, incident: Incident, within_s: float) -> ChangeFinding | None:

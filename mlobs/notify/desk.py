@@ -92,14 +92,15 @@ class Desk:
         """Take an evaluation's alerts; what follows from them is committed when this returns.
 
         `complete`: the list holds all that fires at `source`, so that what it lacks has ceased. Gives the
-        incidents that changed. Raises what the store raises: then nothing was taken and the same list may
-        come again.
+        incidents that changed. Raises what the store raises: then nothing was taken, the same list may come
+        again, and from the second time on what pages is told past the store.
         """
         heard = tuple(alerts)
         try:
             changed = self._take(heard, now, source, complete)
-        except DBAPIError as problem:
-            self._emergency.tell(heard, now, type(problem.orig).__name__)
+        except Exception as problem:
+            inner = problem.orig if isinstance(problem, DBAPIError) else problem
+            self._emergency.tell(heard, now, type(inner).__name__)
             raise
         self._emergency.over()
         if self._heartbeat is not None:
@@ -118,7 +119,12 @@ class Desk:
             self._forget_at = now + FORGET_EVERY_S
             forget(self._store, now)
         look_after(self._store, self._settings, now)
-        self._enrich(now)
+        try:
+            self._enrich(now)
+        except DBAPIError:
+            raise
+        except Exception:  # noqa: BLE001 - what enrichment cannot do must not hold what is ready to leave
+            _log.exception("enrichment failed")
         with self._store.read() as connection:
             due = {one.channel for one in outbox.waiting(connection, now) if one.due}
         told = self._turns.run(due, now)

@@ -25,6 +25,8 @@ from mlobs.settings import Settings
 _log = logging.getLogger("mlobs.notify")
 
 AGAIN_S = 1800.0
+FAILURES = 2
+"""Evaluations in a row."""
 
 
 class Emergency:
@@ -34,14 +36,23 @@ class Emergency:
         self._settings = settings
         self._channels = channels
         self._told: set[Identity] = set()
-        self._told_at = 0.0
+        self._told_at = float("-inf")
+        self._failures = 0
+        self._failed_at: float | None = None
         self._left: set[str] = set()
         self._message: Message | None = None
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
 
     def tell(self, alerts: Iterable[Alert], now: float, problem: str) -> None:
-        """Page what fires, past the store; returns at once."""
+        """Page what fires, past the store, from the second evaluation on that it took nothing; returns at
+        once.
+        """
+        if now != self._failed_at:
+            self._failures += 1
+            self._failed_at = now
+        if self._failures < FAILURES:
+            return  # it may have been busy
         firing = [one for one in alerts if one.firing and one.severity == PAGE]
         names = {identity(one) for one in firing}
         with self._lock:
@@ -49,7 +60,7 @@ class Emergency:
                 self._told |= names
                 self._told_at = now
                 self._left = set(self._channels)
-                self._message = self._compose(firing, now, problem)
+                self._message = self._composed(firing, now, problem)
             left, message = sorted(self._left), self._message
         self._threads = [one for one in self._threads if one.is_alive()]
         busy = {one.name for one in self._threads}
@@ -64,13 +75,21 @@ class Emergency:
     def over(self) -> None:
         """The store takes things again: what fires is paged the usual way."""
         with self._lock:
+            self._failures = 0
             self._told.clear()
-            self._told_at = 0.0
+            self._told_at = float("-inf")
             self._left.clear()
 
     def wait(self, seconds: float) -> None:
         for thread in self._threads:
             thread.join(seconds)
+
+    def _composed(self, firing: list[Alert], now: float, problem: str) -> Message:
+        try:
+            return self._compose(firing, now, problem)
+        except Exception:  # noqa: BLE001 - an alert that no page can be made of may be what brought us here
+            _log.exception("the emergency page leaves without its alerts")
+            return self._compose([], now, problem)
 
     def _compose(self, firing: list[Alert], now: float, problem: str) -> Message:
         own = Alert(

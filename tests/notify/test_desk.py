@@ -255,6 +255,30 @@ def test_enrichers_that_hang_cost_a_few_threads_and_no_page_in_a_storm():
     release.set()
 
 
+def test_an_alert_that_comes_and_goes_for_a_week_leaves_a_short_timeline():
+    channel, store = Told(updates=False), make_store()
+    desk = make_desk(channel, store=store)
+    steady, restless = an_alert(), an_alert("availability")
+    for minute in range(2000):
+        alert = restless if minute % 2 else ceased(restless, T0)
+        desk.receive([steady, alert], T0 + 60 * minute)
+    story = read.incident(store, make_settings(), read.incidents(store, make_settings())[0].id)
+    assert story is not None
+    assert len(story.timeline) < 350
+
+
+def test_an_alert_that_nothing_can_be_made_of_is_paged_about_all_the_same():
+    channel = Told()
+    desk = make_desk(channel)
+    odd = an_alert(burn_rate="fast")
+    for tick in range(2):
+        with pytest.raises(TypeError):
+            desk.receive([odd], T0 + tick)
+    desk._emergency.wait(5)
+    assert channel.kinds == ["firing"]
+    assert "TypeError" in channel.got[0].page.title
+
+
 def test_a_fault_in_composing_leaves_a_page_that_says_little(monkeypatch: pytest.MonkeyPatch):
     def broken(*arguments: object) -> None:
         raise RuntimeError
@@ -297,7 +321,9 @@ def test_a_full_disk_is_paged_straight_once_and_the_usual_way_when_there_is_room
         with pytest.raises(OperationalError):
             desk.receive(alerts, T0 + 30 * tick)
         desk._emergency.wait(5)
-    assert channel.kinds == ["firing"]
+        assert channel.kinds == ["firing"] * (tick > 0), (
+            "once, and not for a store that was busy for a moment"
+        )
     assert "mlobs cannot write its state" in channel.got[0].page.burns[0].summary + channel.got[0].page.title
     assert len(channel.got[0].page.burns) == 5
     limit(1_000_000)
