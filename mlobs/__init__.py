@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlobs.sdk.api import close, flush, init, log_label, observe
 from mlobs.sdk.call import USE, Call
+from mlobs.sdk.instruments import batch, cache, feature_age, queue
 from mlobs.sdk.serve import MetricsServer, metrics_app, start_metrics_server
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ __all__ = [
     "stage",
     "current",
     "log_label",
+    "queue",
+    "batch",
+    "cache",
+    "feature_age",
     "flush",
     "close",
     "metrics_app",

@@ -75,6 +75,38 @@ INTERNAL_ERRORS: Final = "mlobs_internal_errors_total"
 PROCESS_START: Final = "mlobs_process_start_time_seconds"
 """Start of the serving process: a counter's reset is told by it, per target."""
 
+# -- metrics of whole requests, by OpenTelemetry's names (dots are underscores, the unit ends them) ----
+HTTP_REQUEST_DURATION: Final = "http_server_request_duration_seconds"
+RPC_CALL_DURATION: Final = "rpc_server_call_duration_seconds"
+HTTP_METHOD: Final = "http_request_method"
+HTTP_STATUS: Final = "http_response_status_code"
+HTTP_ROUTE: Final = "http_route"
+RPC_METHOD: Final = "rpc_method"
+RPC_STATUS: Final = "rpc_response_status_code"
+
+# -- metrics of generative models, by OpenTelemetry's names -------------------------------------------------
+GENAI_DURATION: Final = "gen_ai_server_request_duration_seconds"
+GENAI_TTFT: Final = "gen_ai_server_time_to_first_token_seconds"
+GENAI_TPOT: Final = "gen_ai_server_time_per_output_token_seconds"
+GENAI_TOKENS: Final = "gen_ai_client_token_usage"
+GENAI_SPEED: Final = "mlobs_output_tokens_per_second"
+"""Output tokens of a response over its duration: the conventions have no name for it."""
+GENAI_OPERATION: Final = "gen_ai_operation_name"
+GENAI_PROVIDER: Final = "gen_ai_provider_name"
+GENAI_MODEL: Final = "gen_ai_request_model"
+GENAI_COUNTED: Final = "gen_ai_token_type"
+GENAI_ERROR: Final = "error_type"
+
+# -- metrics of jobs -----------------------------------------------------------------------
+JOB: Final = "job_name"
+"""Not `job`: a scrape would overwrite that one."""
+JOB_DURATION: Final = "mlobs_job_duration_seconds"
+JOB_RUNS: Final = "mlobs_job_runs_total"
+JOB_ROWS: Final = "mlobs_job_rows_total"
+JOB_LAST_RUN: Final = "mlobs_job_last_run_timestamp_seconds"
+JOB_LAST_SUCCESS: Final = "mlobs_job_last_success_timestamp_seconds"
+JOB_DATA_TIMESTAMP: Final = "mlobs_job_data_timestamp_seconds"
+
 # -- metrics of the drift service ----------------------------------------------------------------
 DRIFT_SCORE: Final = "mlobs_drift_score"
 DRIFT_BREACH: Final = "mlobs_drift_breach"
@@ -89,6 +121,11 @@ SERVE_LAST_TICK: Final = "mlobs_serve_last_tick_timestamp_seconds"
 # -- metrics of the SLO engine -------------------------------------------------------------------
 BUDGET_REMAINING: Final = "mlobs_slo_error_budget_remaining_ratio"
 BURN_RATE: Final = "mlobs_slo_burn_rate"
+
+# -- metrics of a canary: the verdict that holds is 1; odds against "no worse", and what a rollback takes ----
+CANARY_VERDICT: Final = "mlobs_canary_verdict"
+CANARY_E_VALUE: Final = "mlobs_canary_e_value"
+CANARY_NEEDED: Final = "mlobs_canary_needed"
 
 # -- ledger of every pipeline: offered = delivered + dropped{reason} + queued ---------------------
 PIPELINE_OFFERED: Final = "mlobs_pipeline_offered_total"

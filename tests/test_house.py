@@ -77,6 +77,7 @@ EDGES: dict[str, str] = {
     "sdk.binding": "clock threads: times the calls, settles under a lock",
     "sdk.call": "clock randomness: times the stages, makes prediction ids",
     "sdk.guard": "clock: logs once a minute",
+    "sdk.instruments": "clock: how long something waited in a queue",
     "sdk.keep": "clock: the end of a span",
     "sdk.meter": "threads: makes a block of cells under a lock",
     "sdk.options": "disk: makes paths absolute",
