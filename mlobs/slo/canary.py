@@ -34,6 +34,8 @@ CUTS: Final = (0.25, 0.5, 0.75)
 """Scores are judged by the shares above these quantiles, both ways."""
 _BEYOND = 10.0
 """So many of the pooled past must lie beyond a quantile before it is used."""
+_COARSE: Final = 4.0
+"""A tail whose share is off by more than this factor is another quantile: buckets are too coarse for it."""
 _TESTS: Final = {ERRORS: 1, LATENCY: len(QUANTILES), SCORE: 2 * len(CUTS), FLIPS: 1, QUALITY: 1}
 
 
@@ -246,12 +248,12 @@ def _scores(work: _Work, canary: Canary, candidate: Arm, baseline: Arm, rules: R
 
 def tail_cut(pooled: Sequence[int], quantile: float) -> int | None:
     """The first bin of the tail whose share comes nearest (in ratio) to 1 - `quantile`; None while fewer than
-    ten of the pooled past lie there, or where one bin holds everything. Depends on the past alone."""
+    ten of the pooled past lie there, or where no edge comes within a factor of 4. Of the past alone."""
     total = sum(pooled)
     wanted = 1.0 - quantile
     if total * wanted < _BEYOND:
         return None
-    best, found, tail = math.inf, None, 0
+    best, found, tail = math.log(_COARSE), None, 0
     for cut in range(len(pooled) - 1, 0, -1):
         tail += pooled[cut]
         if 0 < tail < total:
@@ -295,7 +297,8 @@ def _decide(canary: Canary, evidence: tuple[Evidence, ...], rules: Rules, now: f
     open_yet = [one for one in evidence if one.metric in (ERRORS, LATENCY, QUALITY) and not one.safe]
     if open_yet:
         return HOLD, "not yet shown to be as good: " + ", ".join(one.metric for one in open_yet)
-    return PROMOTE, f"no worse than {rules.tolerance:g} times the baseline, in every metric that was compared"
+    compared = ", ".join(one.metric for one in evidence)
+    return PROMOTE, f"no worse than {rules.tolerance:g} times the baseline; compared: {compared}"
 
 
 def _evidence(canary: Canary, metric: str, rules: Rules) -> Evidence:

@@ -23,7 +23,7 @@ from typing import Final
 
 STEPS: Final = (1.25, 1.6, 2.2, 5.0)
 """Alternatives, as multiples of the null's median ratio of rates, and the capital that each begins with."""
-PRIOR: Final = (0.15, 0.3, 0.4, 0.15)
+PRIOR: Final = (0.1, 0.2, 0.6, 0.1)
 NODES: Final = tuple(0.75 * place for place in range(-4, 5))
 """Where the law of equal versions is evaluated, in its standard deviations."""
 MOST: Final = 1.2

@@ -32,17 +32,17 @@ def even(count: int, candidate: Arm, baseline: Arm) -> list[Block]:
     return [Block(10.0 * place, 10.0 * place + 10, candidate, baseline) for place in range(count)]
 
 
-# --- by simulation: the slice of it that is quick -------------------------------------------------------------
+# --- by simulation: the slice of it that is quick ---------------------------------------------------------
 
 
 def test_doubled_errors_are_found_within_60_000_requests_an_arm() -> None:
-    """The share is 0.83 (nightly); of 50 runs fewer than 34 have a probability of 0.5 %."""
+    """The share is 0.81 (nightly); of 50 runs fewer than 34 have a probability of 1 %."""
     assert share_of(ROLLBACK, ends(World(errors_times=2.0), 60, 50, seed=1)) >= 0.68
 
 
 def test_a_p99_that_grows_by_a_fifth_is_found_within_5_000_requests_an_arm() -> None:
-    """In nearly every run: of 20 all but one."""
-    assert share_of(ROLLBACK, ends(World(per_block=100, slower=1.2), 50, 20, seed=2)) >= 0.95
+    """The share is 0.96 (nightly); of 20 runs fewer than 17 have a probability of 1 %."""
+    assert share_of(ROLLBACK, ends(World(per_block=100, slower=1.2), 50, 20, seed=2)) >= 0.85
 
 
 def test_a_harmless_candidate_is_promoted_and_not_rolled_back() -> None:
@@ -67,7 +67,7 @@ def test_the_whole_simulation_of_harmful_candidates() -> None:
     assert share_of(ROLLBACK, ends(World(per_block=100, slower=1.2), 50, 300, seed=12)) >= 0.8
 
 
-# --- one thing at a time --------------------------------------------------------------------------------------
+# --- one thing at a time ----------------------------------------------------------------------------------
 
 
 def test_the_evidence_of_a_rollback_names_the_metric_and_both_sides() -> None:

@@ -1,0 +1,232 @@
+"""`mlobs slo canary`: watch two versions, or replay blocks; say promote, hold or rollback."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlobs.errors import (
+    EXIT_FINDING,
+    EXIT_FINE,
+    EXIT_UNAVAILABLE,
+    UnavailableError,
+    UnreadableError,
+    UsageError,
+)
+from mlobs.slo.canary import HOLD, PROMOTE, ROLLBACK, Canary, Rules, Verdict, observe, verdict
+from mlobs.slo.canary_feed import Feed, Reading, advance, read
+from mlobs.slo.canary_show import as_json, as_metrics, block_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+EXITS = {PROMOTE: EXIT_FINE, ROLLBACK: EXIT_FINDING, HOLD: EXIT_UNAVAILABLE}
+
+
+def canary(
+    blocks: Annotated[
+        Path | None, typer.Option("--blocks", help="Judge blocks from a file, one JSON a line; - for stdin.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="The model, as in its metrics.")] = "",
+    baseline: Annotated[str, typer.Option(help="Version that serves.")] = "",
+    candidate: Annotated[str, typer.Option(help="Version on trial.")] = "",
+    target: Annotated[
+        list[str] | None, typer.Option("--target", metavar="URL", help="/metrics of a replica; repeat it.")
+    ] = None,
+    listen: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="Serve the verdict: Argo Rollouts, Flagger, Prometheus."),
+    ] = "",
+    webhook: Annotated[str, typer.Option(metavar="URL", help="POST every new verdict there.")] = "",
+    deadline: Annotated[str, typer.Option(help="Give up with the verdict of then.")] = "1h",
+    json_: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,
+) -> None:
+    """Compare a candidate with the baseline. Exit 0 promote, 1 rollback, 3 hold; 2 for wrong use.
+
+    Scrapes the targets every 10 s until the verdict is promote or rollback; with --listen it stays.
+
+    Example: mlobs slo canary --model fraud --baseline v1 --candidate v2 --target http://10.0.0.5:8000/metrics
+    """
+    rules = Rules()
+    if blocks is not None:
+        found = _replay(blocks, rules)
+    else:
+        if not (model and baseline and candidate and target):
+            raise UsageError.of(
+                "mlobs slo canary", "--blocks FILE, or --model, --baseline, --candidate and --target",
+                "none of it whole", "see mlobs slo canary --help",
+            )  # fmt: skip
+        watch = Watch(Feed(model, candidate, baseline), rules)
+        found = _watch(watch, target, listen, webhook, _seconds(deadline))
+    if json_:
+        typer.echo(json.dumps(as_json(found), allow_nan=False))
+    else:
+        typer.echo(f"{found.verdict}: {found.reason}")
+        for one in found.evidence:
+            typer.echo(f"  {one.text} (e-value {one.e_value:.3g}, rollback at {one.needed:.0f})")
+    raise typer.Exit(EXITS[found.verdict])
+
+
+def _replay(path: Path, rules: Rules) -> Verdict:
+    try:
+        lines = (sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")).splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UnreadableError.of(str(path), "a text file of blocks", str(problem), "check the path") from None
+    known = Canary()
+    last = 0.0
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            block = block_of(line, f"{path}:{number}")
+            known, last = observe(known, block, rules), max(last, block.end)
+    return verdict(known, rules, last)
+
+
+class Watch:
+    """The canary of two versions behind /metrics; `verdict` may be asked from other threads."""
+
+    def __init__(self, feed: Feed, rules: Rules) -> None:
+        self._feed, self._rules, self._canary = feed, rules, Canary()
+        self.model = feed.model
+        self.problems: dict[str, str] = {}
+        """Targets that did not answer at the last scrape, and why."""
+        self.verdict = verdict(self._canary, rules, 0.0)
+
+    def take(self, texts: Mapping[str, str | Exception], now: float) -> Verdict:
+        """The verdict after a scrape: text, or what went wrong, by target."""
+        versions = (self._feed.candidate, self._feed.baseline)
+        readings: dict[str, Reading] = {}
+        self.problems = {}
+        for target, text in texts.items():
+            try:
+                if isinstance(text, Exception):
+                    raise text
+                readings[target] = read(text, self.model, versions)
+            except Exception as problem:  # noqa: BLE001 - a replica that answers nonsense is a missing one
+                self.problems[target] = f"{type(problem).__name__}: {problem}"[:200]
+        self._feed, block = advance(self._feed, readings, now)
+        if block is not None:
+            self._canary = observe(self._canary, block, self._rules)
+        self.verdict = verdict(self._canary, self._rules, now)
+        return self.verdict
+
+
+def _watch(watch: Watch, targets: list[str], listen: str, webhook: str, deadline: float) -> Verdict:
+    import httpx
+
+    server = serve(watch, listen) if listen else None
+    block = Rules().block
+    began = due = time.monotonic()
+    said = ""
+    try:
+        with httpx.Client(timeout=5.0) as client:
+            while True:
+                found = watch.take({one: _get(client, one) for one in targets}, time.time())
+                if found.verdict != said:
+                    said = found.verdict
+                    _say(watch, found)
+                    _post(client, webhook, found, watch.model)
+                over = time.monotonic() - began > deadline
+                if not listen and (found.verdict != HOLD or over):
+                    return found
+                due += block
+                time.sleep(max(0.0, due - time.monotonic()))
+    except KeyboardInterrupt:
+        return watch.verdict
+    finally:
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+
+
+def _get(client: object, url: str) -> str | Exception:
+    import httpx
+
+    assert isinstance(client, httpx.Client)
+    try:
+        answer = client.get(url)
+        answer.raise_for_status()
+        return answer.text
+    except (httpx.HTTPError, httpx.InvalidURL) as problem:
+        return problem
+
+
+def _post(client: object, url: str, found: Verdict, model: str) -> None:
+    import httpx
+
+    if not url:
+        return
+    assert isinstance(client, httpx.Client)
+    try:
+        client.post(url, json={"model": model, **as_json(found)}).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as problem:
+        typer.echo(f"warning: the webhook did not take the verdict: {type(problem).__name__}", err=True)
+
+
+def _say(watch: Watch, found: Verdict) -> None:
+    typer.echo(f"{found.verdict}: {found.reason}", err=True)
+    for target, problem in watch.problems.items():
+        typer.echo(f"warning: {target}: {problem}", err=True)
+
+
+def serve(watch: Watch, listen: str) -> ThreadingHTTPServer:
+    """The verdict over HTTP: /verdict (JSON), /metrics, /gate/promote and /gate/rollback (200 or 403)."""
+    host, _, port = listen.rpartition(":")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, kind, body = answer(watch, self.path)
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:  # Flagger's webhooks
+            self.rfile.read(min(int(self.headers.get("Content-Length") or 0), 1 << 20))
+            self.do_GET()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002, ARG002 - the base class's name
+            return
+
+    try:
+        server = ThreadingHTTPServer((host.strip("[]") or "127.0.0.1", int(port)), Handler)
+    except (OSError, ValueError, OverflowError) as problem:
+        raise UnavailableError.of(
+            f"--listen {listen}", "HOST:PORT that is free", str(problem), "name another"
+        ) from None
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def answer(watch: Watch, path: str) -> tuple[int, str, bytes]:
+    """(status, content type, body) of a request."""
+    found = watch.verdict
+    gates: dict[str, Callable[[], bool]] = {
+        "/gate/promote": lambda: found.verdict == PROMOTE,
+        "/gate/rollback": lambda: found.verdict == ROLLBACK,
+    }
+    path = path.partition("?")[0]
+    if path == "/metrics":
+        return 200, "text/plain; version=0.0.4; charset=utf-8", as_metrics(found, watch.model).encode()
+    if path == "/verdict":
+        return 200, "application/json", json.dumps(as_json(found), allow_nan=False).encode()
+    if path in gates:
+        return (200 if gates[path]() else 403), "application/json", json.dumps(as_json(found)).encode()
+    return 404, "text/plain", b"try /verdict, /metrics, /gate/promote, /gate/rollback\n"
+
+
+def _seconds(text: str) -> float:
+    from mlobs.durations import parse_duration
+
+    try:
+        return float(parse_duration(text))
+    except ValueError as problem:
+        raise UsageError.of("--deadline", "a duration like 30m", text, str(problem)) from None
