@@ -11,7 +11,19 @@ import sys
 
 import typer
 
-from mlobs.cli import canary, demo, drift, drift_engines, grafana, incidents, log, notify, serve, slo
+from mlobs.cli import (
+    canary,
+    capacity,
+    demo,
+    drift,
+    drift_engines,
+    grafana,
+    incidents,
+    log,
+    notify,
+    serve,
+    slo,
+)
 from mlobs.errors import EXIT_UNAVAILABLE, MissingExtraError, MlobsError
 
 app = typer.Typer(
@@ -28,6 +40,7 @@ app.command()(serve.doctor)
 app.command()(incidents.event)
 drift.app.command()(drift_engines.backfill)
 slo.app.command()(canary.canary)
+slo.app.command()(capacity.capacity)
 for part, name in (
     (log.app, "log"),
     (drift.app, "drift"),
