@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.notify import victim
-from tests.notify.stubs import Slack, receiver, serving
+from tests.notify.stubs import PagerDuty, Slack, receiver, serving
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +32,17 @@ def wait_until(check: Callable[[], bool], seconds: float) -> None:
 
 def kill_at_random(forks: ForkServerContext, folder: Path, kills: int, seed: int) -> None:
     rng = random.Random(seed)
-    slack, hook = Slack(), receiver()
+    slack, hook, pager = Slack(), receiver(), PagerDuty()
+    (folder / "key").write_text("r" * 32)
     (folder / "token").write_text("xoxb-right")
     (folder / "truth").write_text("")
     models = [f"m{number}" for number in range(3 * kills)]
-    with serving(slack.stub), serving(hook):
+    with serving(slack.stub), serving(hook), serving(pager.stub):
+        urls = (slack.stub.url, hook.url, pager.stub.url)
         for number in range(kills):
             (folder / "truth.new").write_text(" ".join(models[: 3 * number + 3]))
             (folder / "truth.new").replace(folder / "truth")
-            process = forks.Process(
-                target=victim.page, args=(str(folder), slack.stub.url, hook.url, number, False), daemon=True
-            )
+            process = forks.Process(target=victim.page, args=(str(folder), *urls, number, False), daemon=True)
             seen = len(slack.stub.requests) + len(hook.requests)
             process.start()
             if number % 3:  # while it sends; every third one at whatever it does after its start
@@ -52,9 +52,7 @@ def kill_at_random(forks: ForkServerContext, folder: Path, kills: int, seed: int
             )  # the moment of the kill is the experiment
             process.kill()
             process.join(20)
-        last = forks.Process(
-            target=victim.page, args=(str(folder), slack.stub.url, hook.url, 1, True), daemon=True
-        )
+        last = forks.Process(target=victim.page, args=(str(folder), *urls, 1, True), daemon=True)
         last.start()
         last.join(90)
         assert last.exitcode == 0
@@ -67,7 +65,10 @@ def kill_at_random(forks: ForkServerContext, folder: Path, kills: int, seed: int
     shown = Counter(one["metadata"]["event_payload"]["dedup_key"] for one in slack.shown)
     assert len(shown) == len(models)
     assert set(shown.values()) == {1}, "Slack shows one message an incident"
-    print(f"{kills} kills, {len(models)} incidents, {repeated} repeated to the webhook, Slack one each")
+    assert pager.triggered == len(models), "PagerDuty notifies once an incident"
+    print(
+        f"{kills} kills, {len(models)} incidents, {repeated} repeated to the webhook, Slack and PagerDuty one each"
+    )
 
 
 def test_sixty_kills_miss_no_page(forks: ForkServerContext, tmp_path: Path):

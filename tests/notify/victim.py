@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from mlobs.notify import outbox
+from mlobs.notify.channels.pagerduty import PagerDutyChannel
 from mlobs.notify.channels.slack import SlackChannel
 from mlobs.notify.channels.webhook import WebhookChannel
 from mlobs.notify.desk import Desk
@@ -24,19 +25,22 @@ def truth(folder: Path) -> list[str]:
     return (folder / "truth").read_text().split()
 
 
-def page(folder: str, slack: str, hook: str, seed: int, to_the_end: bool) -> None:
+def page(folder: str, slack: str, hook: str, pager: str, seed: int, to_the_end: bool) -> None:
     """Evaluate, commit, send, record, until killed, or until nothing waits (at most a minute)."""
     place = Path(folder)
     store = open_store(f"sqlite:///{place / 'state.db'}", [SCHEMA])
     store.hold()
     token = Secret("token", file=str(place / "token"))
+    here = Addresses(allow_http=True, allow_private=True)
+    key = Secret("key", file=str(place / "key"))
     channels = [
         SlackChannel("slack", "#oncall", token, base_url=slack, timeout=5),
-        WebhookChannel("hook", hook, allowed=Addresses(allow_http=True, allow_private=True), timeout=5),
+        WebhookChannel("hook", hook, allowed=here, timeout=5),
+        PagerDutyChannel("phone", key, base_url=pager, allowed=here, timeout=5),
     ]
     for one in channels:
         one.rate = None  # the pace is tested elsewhere
-    settings = make_settings("slack", "hook")
+    settings = make_settings("slack", "hook", "phone")
     desk = Desk(
         settings, store, {one.name: one for one in channels}, rng=random.Random(seed), inline=bool(seed % 2)
     )
