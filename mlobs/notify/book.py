@@ -21,7 +21,7 @@ _LOCK = "desk"
 
 CHANGES = ("deploy", "schema", "reference", "config")
 """Kinds of events that an incident suspects."""
-_RESTLESS = ("ceased", "fires again", "joined")
+_RESTLESS = ("ceased", "fires again", "joined", "burn", "budget", "found")
 MOST_RESTLESS = 300
 """Such events of one incident that are written down."""
 

@@ -152,6 +152,21 @@ def cleaned_parts(parts: PageParts) -> PageParts:
     )
 
 
+def findings(now: PageParts, before: PageParts) -> list[str]:
+    """What enrichers found that was not known: a line for the timeline each, features by rank, then the
+    stage.
+    """
+    known = {(one.feature, one.cause) for one in before.features}
+    lines = [
+        f"{one.feature}: {one.cause or one.statistic or 'broken'}"
+        for one in now.features[:MOST_FEATURES]
+        if (one.feature, one.cause) not in known
+    ]
+    if now.stage is not None and now.stage != before.stage:
+        lines.append(f"slow stage: {now.stage.stage}")
+    return lines
+
+
 def finite(number: float | None) -> float | None:
     """A plain float, or None for what is none; numpy's numbers become Python's."""
     return float(number) if number is not None and math.isfinite(number) else None

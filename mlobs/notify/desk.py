@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from mlobs.notify import book, outbox
 from mlobs.notify.channels.base import Channel
+from mlobs.notify.compose import findings
 from mlobs.notify.emergency import Emergency
 from mlobs.notify.enrich import BUDGET_S, GRACE_S, MOST_AT_ONCE, Asked, Enricher, Enrichment
 from mlobs.notify.grouping import absorb
@@ -216,6 +217,7 @@ class Desk:
             same = len(incident.alerts) == len(before.alerts)
             enriched = replace(incident, parts=parts.join(incident.parts), enriched=same)
             events = [("enricher failed", f"{name}: {why}") for name, why in failed.items()]
+            events += [("found", text) for text in findings(enriched.parts, incident.parts)]
             save(connection, enriched, self._settings, now)
             book.note(connection, enriched, now, events)
             if enriched.parts != incident.parts and enriched.state != RESOLVED:

@@ -50,6 +50,9 @@ FAMILIES: Mapping[str, str] = {
 }
 """Causes that tell of the same trouble; a cause that is not listed is a family of its own."""
 
+NEWS = 1.5
+"""A burn rate that changed by this factor is noted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
@@ -296,6 +299,8 @@ class _Sorting:
         tracked = tuple(heard if one is was else one for one in incident.alerts)
         flaps = incident.flaps + (1 if again and incident.quiet_since is not None else 0)
         self._keep(replace(incident, alerts=tracked, changed_at=self.now, flaps=flaps))
+        for kind, text in _turns(was.alert, alert) if alert.firing else ():
+            self._say(where, self.notices[where], kind, text)
         if again:
             self._say(where, self.notices[where], "fires again", f"{alert.name} fires again")
         elif not alert.firing:
@@ -312,6 +317,18 @@ class _Sorting:
         before = self.notices.get(where)
         self.notices[where] = FIRING if FIRING in (before, notice) else notice or before
         self.events.setdefault(where, []).append((kind, text))
+
+
+def _turns(was: Alert, now: Alert) -> list[tuple[str, str]]:
+    """What of a burn is worth a line: half as fast again or slower, and the end of the budget."""
+    found = []
+    if was.burn_rate and now.burn_rate and not 1 / NEWS < now.burn_rate / was.burn_rate < NEWS:
+        text = f"{now.slo or now.name} burns {now.burn_rate:.3g} times too fast, {was.burn_rate:.3g} before"
+        found.append(("burn", text))
+    left, before = now.budget_remaining, was.budget_remaining
+    if left is not None and before is not None and left <= 0 < before:
+        found.append(("budget", f"the budget of {now.slo or now.name} is spent"))
+    return found
 
 
 def _kept(was: Tracked, now: Alert) -> Alert:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -349,6 +350,26 @@ def test_acknowledging_and_resolving_by_hand_is_told_and_written_down():
     assert story is not None
     kinds = [one.kind for one in story.timeline]
     assert kinds == ["opened", "sent", "acknowledged", "sent", "resolved", "sent"]
+
+
+def test_the_timeline_tells_of_the_burn_the_budget_and_what_was_found():
+    def found(incident: Incident) -> PageParts:
+        return PageParts(features=(FeatureFinding("temp", cause="looks like Celsius"),))
+
+    channel, store = Told(), make_store()
+    desk = make_desk(channel, store=store, enrichers=[found])
+    alert = an_alert()
+    (incident,) = desk.receive([alert], T0)
+    desk.pump(T0)
+    desk.receive([replace(alert, burn_rate=15.0, budget_remaining=0.2)], T0 + 200)
+    desk.receive([replace(alert, burn_rate=30.0, budget_remaining=-0.1)], T0 + 400)
+    story = read.incident(store, make_settings(), incident.id)
+    assert story is not None
+    assert [(one.kind, one.text) for one in story.timeline if one.kind in ("burn", "budget", "found")] == [
+        ("found", "temp: looks like Celsius"),
+        ("burn", "fraud-latency burns 30 times too fast, 15 before"),
+        ("budget", "the budget of fraud-latency is spent"),
+    ]
 
 
 def test_the_read_model_tells_what_left_when_and_what_it_named():
