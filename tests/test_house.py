@@ -32,6 +32,8 @@ LAYERS: dict[str, str] = {
     "featurelog": f"{VOCABULARY} yamltext",
     # Of featurelog the SDK has the writing half, drift the reading half.
     "sdk": f"{VOCABULARY} config featurelog.writer",
+    # Of frameworks each file imports its own, and nobody imports these but the user.
+    "integrations": f"{VOCABULARY} sdk",
     "drift": f"{VOCABULARY} stats store featurelog.reader",
     "slo": f"{VOCABULARY} yamltext stats store",
     "notify": f"{VOCABULARY} store",
@@ -63,9 +65,11 @@ EDGES: dict[str, str] = {
     "featurelog.spool": "disk: writes, locks and seals segments",
     "featurelog.writer": "clock environment disk network threads: commit thread, host name, fork and exit",
     "drift.engines.local": "threads: a pool of processes over files",
+    "drift.report.evidently": "threads: evidently runs in a process of its own",
     "drift.mlref": "disk: writes and reads the reference file",
     "drift.readers": "disk: opens Parquet, Arrow and CSV files",
     "featurelog.keys": "randomness environment disk: makes the missing key, keeps it beside the log",
+    "integrations.passage": "clock: how long a request took",
     "notify.channels.mail": "network: speaks SMTP",
     "notify.channels.slack": "network: speaks to Slack through slack-sdk",
     "notify.emergency": "threads: pages past a store that takes nothing, without waiting for it",
