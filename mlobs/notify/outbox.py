@@ -269,12 +269,15 @@ def release(connection: Connection, owner: str | None = None) -> int:
 
 
 def _unsent(connection: Connection, incident: str, channel: str) -> Row[Any, Any, Any] | None:
-    """The last pending message of the incident on the channel."""
+    """The last pending message of the incident on the channel, locked: who claims it meanwhile has it, and we
+    see that.
+    """
     return connection.execute(
         select(_box.c.id, _box.c.kind, _box.c.rank)
         .where(_box.c.incident == incident, _box.c.channel == channel, _box.c.state == PENDING)
         .order_by(_box.c.id.desc())
         .limit(1)
+        .with_for_update()
     ).first()
 
 
@@ -299,6 +302,7 @@ def _due(channel: str, now: float) -> Select[Any]:
         .where(_box.c.channel == channel, ready, ~blocked)
         .order_by(_box.c.rank, _box.c.id)
         .limit(1)
+        .with_for_update(skip_locked=True, of=_box)
     )
 
 

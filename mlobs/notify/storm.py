@@ -39,6 +39,7 @@ def gather(connection: Connection, channel: str, now: float) -> int:
                 _box.c.uncertain.is_(False),
             )
             .order_by(_box.c.rank, _box.c.id)
+            .with_for_update(skip_locked=True)
         ).all()
         if len(rows) <= MOST_WAITING:
             continue

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from mlobs.notify import read
+from mlobs.notify import outbox, read
 from mlobs.notify.channels.base import Message
 from mlobs.notify.desk import Desk
 from mlobs.notify.drawing import plain
+from mlobs.notify.page import decode_page
 from mlobs.notify.retry import Outcome, Reason, sent
 from mlobs.notify.tables import SCHEMA
 from mlobs.records import Alert
@@ -230,3 +231,24 @@ def test_latency_is_told_from_the_breach_to_the_delivery():
     (told,) = desk.pump(T0 + 12)
     assert told.latency_s == 12
     assert replace(told.page, at=0.0).model == "fraud"
+
+
+def test_a_message_that_is_being_claimed_takes_nothing_in_on_postgres(postgres_url: str):
+    """A page that grew louder while another process claims the quiet one must be a message of its own."""
+    store = open_store(postgres_url, [SCHEMA])
+    desk = make_desk(Told(), store=store)
+    ticket = an_alert(severity="ticket")
+    (incident,) = desk.receive([ticket], T0)
+    raised = threading.Thread(target=desk.receive, args=([ticket, an_alert()], T0 + 1))
+    with store.write() as connection:
+        claimed = outbox.claim(connection, "oncall", "another", T0, rate=None)
+        raised.start()
+        raised.join(0.3)  # it waits for the claim to commit
+    raised.join(20)
+    assert claimed is not None
+    with store.write() as connection:
+        outbox.record(connection, claimed, "another", sent(), T0, random.Random(1))
+        later = outbox.claim(connection, "oncall", "another", T0 + 2, rate=None)
+    store.close()
+    assert later is not None
+    assert (later.incident, later.kind, decode_page(later.page).severity) == (incident.id, "firing", "page")
