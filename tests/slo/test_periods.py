@@ -67,3 +67,15 @@ def test_the_budget_of_a_month_is_that_of_the_whole_month_and_begins_anew() -> N
         world.tick(t)
     assert world.status("up").bad == 0
     assert world.status("up").consumed == 0
+
+
+def test_a_service_older_than_the_month_has_the_month_so_far_and_not_all_of_it() -> None:
+    world = World(settings(calendar("month")))
+    t = at("2026-01-01T00:00")
+    world.service.started = t
+    while t < at("2026-02-08T00:00"):
+        t += 21600
+        world.service.run(ok=21587, error=13)
+        world.tick(t)
+    # A quarter of February has passed at 60 % of the allowed pace.
+    assert world.status("up").consumed == pytest.approx(0.25 * 13 / 21.6, rel=0.02)
