@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mlobs.sdk.api import close, flush, init, log_label, observe
 from mlobs.sdk.call import USE, Call
 from mlobs.sdk.instruments import batch, cache, feature_age, queue
+from mlobs.sdk.logs import JsonFormatter, LogFilter, structlog_ids
 from mlobs.sdk.serve import MetricsServer, metrics_app, start_metrics_server
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ __all__ = [
     "close",
     "metrics_app",
     "start_metrics_server",
+    "LogFilter",
+    "JsonFormatter",
+    "structlog_ids",
     "Call",
     "MetricsServer",
 ]
