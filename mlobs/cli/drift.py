@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mlobs.drift.compare import Comparison
     from mlobs.drift.readers import Source
     from mlobs.drift.reference import Reference
+    from mlobs.drift.state import State
 
 app = typer.Typer(name="drift", help="Compare tables with a reference.", no_args_is_help=True)
 reference_app = typer.Typer(
@@ -30,11 +31,16 @@ def check(
     columns: Columns = None,
     min_rows: Annotated[int, typer.Option(min=1, help="Fewer rows than these give no verdict.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Strict JSON on stdout.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a report with distributions.")] = None,
+    evidently: Annotated[
+        Path | None, typer.Option(help="Write evidently's report (extra [evidently]).")
+    ] = None,
 ) -> None:
     """Has the current table drifted from the reference? Exit 0 no, 1 yes, 2 unreadable, 3 nothing judged.
 
     Example: mlobs drift check --reference january.parquet --current march.parquet
     """
+    from mlobs.cli.drift_report import draw_evidently, write_html
     from mlobs.cli.drift_view import comparison_json, print_comparison, print_json
     from mlobs.drift.compare import compare
     from mlobs.drift.readers import open_table
@@ -42,9 +48,13 @@ def check(
     chosen = _names(columns)
     known = _open_reference(reference, chosen, quiet=as_json)
     source = open_table(current, list(known.spec.columns))
-    result = compare(
-        known, _progress(source, f"reading {current.name}", as_json), str(current), min_rows=min_rows
-    )
+    kept: list[State] = []
+    batches = _progress(source, f"reading {current.name}", as_json)
+    result = compare(known, batches, str(current), min_rows=min_rows, keep=kept.append)
+    if html is not None:
+        write_html(html, result, known, kept[-1])
+    if evidently is not None:
+        draw_evidently(reference, current, evidently, chosen)
     if as_json:
         print_json(comparison_json(result))
     else:

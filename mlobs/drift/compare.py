@@ -7,7 +7,7 @@ a share of rows above the reference's worst day by five points. There is no pers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -105,9 +105,10 @@ def compare(
     margin: float = MARGIN,
     significance: float = SIGNIFICANCE,
     spec: Spec | None = None,
+    keep: Callable[[State], None] | None = None,
 ) -> Comparison:
-    """Profile `batches` in the bins of `reference` and judge every column. Never raises for what is in the
-    data.
+    """Profile `batches` in the bins of `reference` and judge every column; `keep` is given the profile. Never
+    raises for what is in the data.
     """
     spec = spec or reference.spec
     current = empty_state(spec.reference)
@@ -115,6 +116,8 @@ def compare(
     for batch in batches:
         types.update({field.name: str(field.type) for field in batch.schema})
         current = merge(current, profile(batch, spec))
+    if keep is not None:
+        keep(current)
     return judge_pair(reference, spec, current, where, types, min_rows, psi_margin, margin, significance)
 
 

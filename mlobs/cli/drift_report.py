@@ -1,0 +1,43 @@
+"""`mlobs drift check --html` and `--evidently`: the comparison as a page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from mlobs.drift.compare import Comparison
+from mlobs.drift.mlref import is_reference
+from mlobs.drift.reference import Reference
+from mlobs.drift.report.evidently import write_evidently
+from mlobs.drift.report.page import report_page
+from mlobs.drift.state import State
+from mlobs.errors import UnreadableError, UsageError
+
+
+def write_html(path: Path, result: Comparison, reference: Reference, current: State) -> None:
+    """Write our own report whole or not at all. Raises UnreadableError where it cannot be written."""
+    page = report_page(result, reference.state, current, reference.spec)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(page, encoding="utf-8", errors="replace")
+        os.replace(partial, path)
+    except OSError as problem:
+        reason = problem.strerror or type(problem).__name__
+        raise UnreadableError.of(str(path), "a place to write to", reason, "name another") from None
+    typer.echo(f"written: {path}", err=True)
+
+
+def draw_evidently(reference: Path, current: Path, path: Path, columns: Sequence[str] | None) -> None:
+    """Write evidently's report. Raises UsageError for a built reference: evidently wants rows."""
+    if is_reference(reference):
+        raise UsageError.of(
+            "--evidently",
+            "a table as reference",
+            "an .mlref file, which has no rows",
+            "give the table itself",
+        )
+    write_evidently(reference, current, path, columns)
+    typer.echo(f"written: {path}", err=True)
