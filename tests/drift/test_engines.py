@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from mlobs.drift.codec import canonical_bytes, load_state
 from mlobs.drift.engines import ledger
@@ -24,6 +25,7 @@ from mlobs.drift.profile import profile
 from mlobs.drift.reference import Reference, Slicing, build_reference
 from mlobs.errors import UnreadableError
 from mlobs.store import Store, open_store
+from tests import servers
 from tests.drift.traffic import day_table, records, reference_table
 
 DAY = 86400.0
@@ -165,6 +167,29 @@ def test_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
         LocalEngine(0).slices([str(tmp_path / "nowhere")])
     with pytest.raises(UnreadableError, match="a folder without any"):
         LocalEngine(0).slices([str(tmp_path)])
+
+
+def test_objects_of_a_store_give_the_states_of_files(
+    tmp_path: Path, job: Job, moto_s3: servers.S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 through Arrow's own client; the address and the keys come as for the AWS tools."""
+    sources = write_days(tmp_path / "data", 3)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", moto_s3.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", moto_s3.secret_key)
+    place = moto_s3.endpoint.partition("://")[2]
+    query = f"?scheme=http&region={moto_s3.region}&endpoint_override={place}"
+    system, root = fs.FileSystem.from_uri(f"s3://{moto_s3.bucket}/lake{query}")
+    fs.copy_files(sources[0], root, destination_filesystem=system)
+    with system.open_output_stream(f"{root}/day02.parquet") as out:
+        out.write(b"PAR1 and no more")
+    engine = LocalEngine(0)
+    slices = engine.slices([f"s3://{moto_s3.bucket}/lake{query}"])
+    expected = contents(list(engine.profile(engine.slices(sources), job)))
+    found = list(engine.profile(slices, job))
+    assert [bool(one.problem) for one in found] == [False, False, True]
+    by_name = {Path(one.slice.path.partition("?")[0]).name: one for one in found}
+    good = [replace(one, slice=FileSlice(name, "")) for name, one in by_name.items() if not one.problem]
+    assert contents(good) == {name: expected[name] for name in ("day00.parquet", "day01.parquet")}
 
 
 # --- accidents -----------------------------------------------------------------------------------

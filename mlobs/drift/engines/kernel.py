@@ -1,4 +1,4 @@
-"""The kernel that every engine runs: one file -> states by key. It reads the file through `readers`."""
+"""The kernel that every engine runs: one file -> states by key. It reads the file through `opening`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from functools import lru_cache
 from mlobs.drift.codec import dump_state
 from mlobs.drift.engines.base import FileSlice, Job, Key, Outcome
 from mlobs.drift.engines.grouping import columns_needed, grouped
+from mlobs.drift.engines.opening import batches_of, columns_of
 from mlobs.drift.mlref import load_reference
 from mlobs.drift.profile import profile
-from mlobs.drift.readers import open_table
 from mlobs.drift.spec import Spec
 from mlobs.drift.state import State, merge
 from mlobs.errors import MlobsError, shown
@@ -25,10 +25,8 @@ def profile_slice(found: FileSlice, job: Job) -> Outcome:
         states: dict[Key, State] = {}
         rows = used = 0
         features = frozenset(spec.columns)
-        present = open_table(found.path).schema.names
-        for batch in open_table(
-            found.path, columns_needed(job.keying, tuple(spec.columns), present)
-        ).batches():
+        wanted = columns_needed(job.keying, tuple(spec.columns), columns_of(found.path))
+        for batch in batches_of(found.path, wanted):
             rows += batch.num_rows
             for key, part, weights in grouped(batch, job.keying, features, found.path):
                 used += part.num_rows
