@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlobs.sdk.api import close, flush, init, log_label, observe
 from mlobs.sdk.call import USE, Call
+from mlobs.sdk.genai import Generation, generates, generation, token_usage
 from mlobs.sdk.instruments import batch, cache, feature_age, queue
 from mlobs.sdk.logs import JsonFormatter, LogFilter, structlog_ids
 from mlobs.sdk.serve import MetricsServer, metrics_app, start_metrics_server
@@ -37,6 +38,9 @@ __all__ = [
     "batch",
     "cache",
     "feature_age",
+    "generates",
+    "generation",
+    "token_usage",
     "flush",
     "close",
     "metrics_app",
@@ -45,6 +49,7 @@ __all__ = [
     "JsonFormatter",
     "structlog_ids",
     "Call",
+    "Generation",
     "MetricsServer",
 ]
 
