@@ -1,7 +1,9 @@
-"""Samples that a real Prometheus reads for one objective and evaluation: our rules beside Sloth's and Pyrra's.
+"""Samples that a real Prometheus reads for one objective and evaluation: our rules beside Sloth's and
+Pyrra's.
 
-The peers' rules are written out here for the same objective (availability 99.9 %, 30 days, scraped every 15 s, one
-series per outcome), as their generators print them. Counted by `stats=all`, so the numbers do not depend on time.
+The peers' rules are written out here for the same objective (availability 99.9 %, 30 days, scraped every 15
+s, one series per outcome), as their generators print them. Counted by `stats=all`, so the numbers do not
+depend on time.
 
 python tests/benchmarks/bench_slo_promql.py
 """
@@ -35,7 +37,10 @@ def raw(folder: Path) -> None:
                 f'{NAME}{{model="fraud",outcome="{outcome}"}} {pace * (t - START) // 15} {t}'
                 for t in range(START + day * 86400, START + (day + 1) * 86400, 15)
             ]
-        own = 'sloth_id="fraud-api-up",sloth_service="fraud-api",sloth_slo="up",slo="up",service="fraud-api",model="fraud",cause="availability",mlobs_table="t1"'
+        own = (
+            'sloth_id="fraud-api-up",sloth_service="fraud-api",sloth_slo="up",slo="up",service="fraud-api",'
+            'model="fraud",cause="availability",mlobs_table="t1"'
+        )
         texts = {NAME: lines}
         for window in ("5m", "1h"):
             texts[f"mlobs:slo_events:increase{window}"] = [
@@ -77,7 +82,11 @@ def raw_windows() -> list[str]:
 
 
 def main() -> None:
-    ours = [rule["expr"] for group in rule_groups(settings(objective("up", "availability"))) for rule in group["rules"]]
+    ours = [
+        rule["expr"]
+        for group in rule_groups(settings(objective("up", "availability")))
+        for rule in group["rules"]
+    ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "p" / "data").mkdir(parents=True)
@@ -99,7 +108,9 @@ def main() -> None:
                 ("raw windows", 10, read(raw_windows())),
             ]
     base = rows[0][2]
-    print(f"{'rules for one objective':28} {'rules':>6} {'samples':>9} {'ratio':>7}   goal: <= 13,000 samples")
+    print(
+        f"{'rules for one objective':28} {'rules':>6} {'samples':>9} {'ratio':>7}   goal: <= 13,000 samples"
+    )
     for what, rules, samples in rows:
         print(f"{what:28} {rules:6} {samples:9,} {samples / base:6.1f}x")
     hundred = settings(*(objective(f"up{n}", "availability") for n in range(100)))
