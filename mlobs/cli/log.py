@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
@@ -11,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mlobs.errors import EXIT_FINDING, EXIT_FINE, EXIT_UNAVAILABLE, UnreadableError
+from mlobs.durations import parse_duration
+from mlobs.errors import EXIT_FINDING, EXIT_FINE, EXIT_UNAVAILABLE, Problem, UnreadableError, UsageError
 
 app = typer.Typer(
     name="log",
@@ -20,7 +22,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Source = Annotated[str, typer.Argument(help="Directory of the feature log.", metavar="DIR")]
+Source = Annotated[
+    str, typer.Argument(help="Directory of the feature log, or s3://bucket/prefix.", metavar="DIR")
+]
 
 
 @app.command()
@@ -33,17 +37,10 @@ def stat(
 
     Example: mlobs log stat ./featurelog --json
     """
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn
-
     total: Counter[str] = Counter()
     models: Counter[str] = Counter()
     low, high = math.inf, -math.inf
-    with Progress(
-        TextColumn("reading {task.fields[done]:,} records"),
-        TimeElapsedColumn(),
-        transient=True,
-        console=_stderr(),
-    ) as progress:
+    with _progress("reading {task.fields[done]:,} records") as progress:
         task = progress.add_task("", total=None, done=0)
         for chunk in _chunks(source, None):
             stats = chunk.stats
@@ -97,14 +94,92 @@ def tail(
         return
 
 
-def _chunks(source: str, cursor: bytes | None) -> Any:
+@app.command()
+def compact(
+    source: Source,
+    to: Annotated[str, typer.Option(help="Directory or s3://bucket/prefix of the lake; else DIR.")] = "",
+    keep: Annotated[str, typer.Option(help="Remove what is older, like 90d.")] = "",
+    accept_clock: Annotated[
+        bool, typer.Option("--accept-clock", help="Remove although the clock has jumped.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what --keep would remove.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,
+) -> None:
+    """Turn sealed spool segments into Parquet by model, date and hour; then apply retention.
+
+    Exit 0; 1 where something was unreadable (its segment lies in spool/aside); 2 on wrong use; 3 where another run
+    holds the log, the storage does not answer, or the clock has jumped.
+
+    Example: mlobs log compact ./featurelog --keep 90d
+    """
     from pathlib import Path
 
-    from mlobs.errors import Problem
-    from mlobs.featurelog.reader import LogReader
+    from mlobs.featurelog.compact import Compacted
+    from mlobs.featurelog.compact import compact as run
+    from mlobs.featurelog.lake import Lake
+    from mlobs.featurelog.retention import expire, plan_expiry
+    from mlobs.featurelog.storage import open_storage
+
+    seconds = _seconds(keep)
+    _must_be_directory(source)
+    storage = open_storage(to or source)
+    result = Compacted()
+    if not dry_run:
+        with _progress("compacting {task.percentage:.0f} %") as progress:
+            task = progress.add_task("", total=None)
+            result = run(
+                Path(source),
+                storage,
+                time.time(),
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    removed = 0
+    if seconds is not None:
+        lake = Lake(storage)
+        plan = plan_expiry(lake, seconds, time.time(), accept_clock)
+        removed = plan.rows
+        if not dry_run:
+            expire(lake, plan, seconds)
+    found = {**dataclasses.asdict(result), "expired": removed}
+    if as_json:
+        print(json.dumps(found))  # noqa: T201 - the command's answer
+    else:
+        would = "would be removed" if dry_run else "removed"
+        print(  # noqa: T201 - as above
+            f"{result.segments} segments: {result.records:,} records and {result.labels:,} labels in "
+            f"{result.files} files, {result.bytes:,} bytes; {result.unreadable} unreadable stretches; "
+            f"{removed:,} expired rows {would}"
+        )
+    raise typer.Exit(EXIT_FINDING if result.unreadable else EXIT_FINE)
+
+
+def _seconds(keep: str) -> float | None:
+    if not keep:
+        return None
+    try:
+        return float(parse_duration(keep))
+    except ValueError:
+        raise UsageError(Problem("--keep", "a duration", repr(keep[:40]), "write one like 90d")) from None
+
+
+def _must_be_directory(source: str) -> None:
+    from pathlib import Path
 
     if not Path(source).is_dir():
         raise UnreadableError(Problem(source, "a directory", "none", "name the `feature_log` of the service"))
+
+
+def _progress(text: str) -> Any:
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(TextColumn(text), TimeElapsedColumn(), transient=True, console=_stderr())
+
+
+def _chunks(source: str, cursor: bytes | None) -> Any:
+    from mlobs.featurelog.reader import LogReader
+
+    if not source.startswith("s3://"):
+        _must_be_directory(source)
     reader = LogReader(source)
     while True:
         chunk = reader.poll(cursor)

@@ -501,7 +501,10 @@ def _folder(destination: str, problems: list[Problem]) -> Path:
     if scheme != "file":
         problems.append(
             Problem(
-                "feature_log", "a directory", shown(destination), "name a directory; ship it with `mlobs log`"
+                "feature_log",
+                "a directory",
+                shown(destination),
+                "name a directory; `mlobs log compact DIR --to s3://...` ships it",
             )
         )
     path = Path(destination.removeprefix("file://"))
