@@ -23,7 +23,7 @@ from mlobs.drift.engines.local import LocalEngine
 from mlobs.drift.mlref import dump_reference
 from mlobs.drift.profile import profile
 from mlobs.drift.reference import Reference, Slicing, build_reference
-from mlobs.errors import UnreadableError
+from mlobs.errors import UnreadableError, UsageError
 from mlobs.store import Store, open_store
 from tests import servers
 from tests.drift.traffic import day_table, records, reference_table
@@ -190,6 +190,12 @@ def test_objects_of_a_store_give_the_states_of_files(
     by_name = {Path(one.slice.path.partition("?")[0]).name: one for one in found}
     good = [replace(one, slice=FileSlice(name, "")) for name, one in by_name.items() if not one.problem]
     assert contents(good) == {name: expected[name] for name in ("day00.parquet", "day01.parquet")}
+
+
+def test_an_address_with_a_key_is_refused_without_showing_it() -> None:
+    with pytest.raises(UsageError) as refused:
+        LocalEngine(0).slices(["s3://AKIA:wJalr@bucket/lake"])
+    assert "wJalr" not in str(refused.value)
 
 
 # --- accidents -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from mlobs.drift.engines.base import FileSlice
-from mlobs.errors import UnreadableError, shown
+from mlobs.errors import UnreadableError, UsageError, shown
 
 SUFFIXES = (".parquet", ".pq", ".arrow", ".feather", ".csv", ".csv.gz")
 """Files of a folder that are read; one that is named itself is read whatever its name."""
@@ -34,6 +34,11 @@ def list_slices(sources: Sequence[str]) -> list[FileSlice]:
 
 
 def _below(source: str) -> Iterator[FileSlice]:
+    if "@" in source.partition("://")[2].partition("/")[0]:
+        raise UsageError.of(
+            source.partition("://")[0] + "://...", "an address without a key in it", "one with",
+            "give it by the environment, a profile or a role: the address is kept and shown",
+        )  # fmt: skip
     try:
         if "://" in source:
             system, path = fs.FileSystem.from_uri(source)

@@ -44,6 +44,4 @@ def _opened(path: str) -> pq.ParquetFile:
 
 def _unreadable(where: str, problem: Exception) -> Exception:
     got = shown(str(problem).split("\n")[0])
-    return UnreadableError.of(
-        where, "a Parquet object that can be read", got, "check rights; write it again"
-    )
+    return UnreadableError.of(where, "a Parquet object that can be read", got, "check rights; write it again")
