@@ -20,6 +20,7 @@ from mlobs.sdk.api import close, flush, init, log_label, observe
 from mlobs.sdk.call import USE, Call
 from mlobs.sdk.genai import Generation, generates, generation, token_usage
 from mlobs.sdk.instruments import batch, cache, feature_age, queue
+from mlobs.sdk.jobs import JobRun, current_job, job
 from mlobs.sdk.logs import JsonFormatter, LogFilter, structlog_ids
 from mlobs.sdk.serve import MetricsServer, metrics_app, start_metrics_server
 
@@ -45,11 +46,14 @@ __all__ = [
     "close",
     "metrics_app",
     "start_metrics_server",
+    "job",
+    "current_job",
     "LogFilter",
     "JsonFormatter",
     "structlog_ids",
     "Call",
     "Generation",
+    "JobRun",
     "MetricsServer",
 ]
 
