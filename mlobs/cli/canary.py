@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import threading
 import time
@@ -122,52 +123,58 @@ def _watch(watch: Watch, targets: list[str], listen: str, webhook: str, deadline
     import httpx
 
     server = serve(watch, listen) if listen else None
-    block = Rules().block
-    began = due = time.monotonic()
-    said = ""
     try:
         with httpx.Client(timeout=5.0) as client:
-            while True:
-                found = watch.take({one: _get(client, one) for one in targets}, time.time())
-                if found.verdict != said:
-                    said = found.verdict
-                    _say(watch, found)
-                    _post(client, webhook, found, watch.model)
-                over = time.monotonic() - began > deadline
-                if not listen and (found.verdict != HOLD or over):
-                    return found
-                due += block
-                time.sleep(max(0.0, due - time.monotonic()))
-    except KeyboardInterrupt:
-        return watch.verdict
+
+            def fetch(url: str) -> str | Exception:
+                try:
+                    return client.get(url).raise_for_status().text
+                except (httpx.HTTPError, httpx.InvalidURL) as problem:
+                    return problem
+
+            def post(found: Verdict) -> None:
+                if not webhook:
+                    return
+                try:
+                    client.post(webhook, json={"model": watch.model, **as_json(found)}).raise_for_status()
+                except (httpx.HTTPError, httpx.InvalidURL) as problem:
+                    text = f"warning: the webhook did not take the verdict: {type(problem).__name__}"
+                    typer.echo(text, err=True)
+
+            return follow(watch, targets, fetch, post, math.inf if listen else deadline, bool(listen))
     finally:
         if server is not None:
             server.shutdown()
             server.server_close()
 
 
-def _get(client: object, url: str) -> str | Exception:
-    import httpx
-
-    assert isinstance(client, httpx.Client)
+def follow(
+    watch: Watch,
+    targets: list[str],
+    fetch: Callable[[str], str | Exception],
+    tell: Callable[[Verdict], None],
+    deadline: float,
+    stay: bool,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Verdict:
+    """Scrape at every block, tell of every change of the verdict; ends with the first that is no hold (unless
+    told to `stay`), at the deadline (seconds from now), or with Ctrl-C."""
+    began = due = clock()
+    said = ""
     try:
-        answer = client.get(url)
-        answer.raise_for_status()
-        return answer.text
-    except (httpx.HTTPError, httpx.InvalidURL) as problem:
-        return problem
-
-
-def _post(client: object, url: str, found: Verdict, model: str) -> None:
-    import httpx
-
-    if not url:
-        return
-    assert isinstance(client, httpx.Client)
-    try:
-        client.post(url, json={"model": model, **as_json(found)}).raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL) as problem:
-        typer.echo(f"warning: the webhook did not take the verdict: {type(problem).__name__}", err=True)
+        while True:
+            found = watch.take({one: fetch(one) for one in targets}, clock())
+            if found.verdict != said:
+                said = found.verdict
+                _say(watch, found)
+                tell(found)
+            if clock() - began >= deadline or (found.verdict != HOLD and not stay):
+                return found
+            due += Rules().block
+            sleep(max(0.0, due - clock()))
+    except KeyboardInterrupt:
+        return watch.verdict
 
 
 def _say(watch: Watch, found: Verdict) -> None:

@@ -264,10 +264,10 @@ def tail_cut(pooled: Sequence[int], quantile: float) -> int | None:
 
 
 def _pooled(before: tuple[int, ...], *arms: tuple[int, ...]) -> tuple[int, ...]:
-    widths = {len(arm) for arm in arms}
-    if len(widths) != 1 or not max(widths) or (before and len(before) not in widths):
+    """The past with both arms; with other bins than before (a decision that is new) it begins anew."""
+    if not arms[0] or len({len(arm) for arm in arms}) != 1:
         return before
-    start = before or (0,) * len(arms[0])
+    start = before if len(before) == len(arms[0]) else (0,) * len(arms[0])
     return tuple(map(sum, zip(start, *arms, strict=True)))
 
 

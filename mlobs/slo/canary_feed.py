@@ -58,7 +58,7 @@ def _parts(name: str, labels: Mapping[str, str], outcome: str) -> list[tuple[str
     if name == _COUNT and outcome != names.CANCELLED:  # the caller went away: no fault of the version
         return [("requests",), ("errors",)] if outcome == names.ERROR else [("requests",)]
     if name == _BUCKET and outcome == names.OK:
-        return [("upto", f"{float(labels.get('le', 'inf')):g}")]
+        return [("upto", repr(float(labels.get("le", "inf"))))]
     if name == names.PREDICTIONS:
         return [("decision", labels.get(names.DECISION, ""))]
     return []
@@ -105,9 +105,9 @@ def _arm(gains: Totals, version: str, edges: list[float], decisions: list[str]) 
     requests = gains.get((version, "requests"))
     if requests is None:
         return None
-    upto = [gains.get((version, "upto", f"{edge:g}"), 0.0) for edge in edges]
+    upto = [gains.get((version, "upto", repr(edge)), 0.0) for edge in edges]
     durations = tuple(
-        max(0, round(here - below)) for here, below in zip(upto, [0.0, *upto[:-1]], strict=True)
+        max(0, round(here - below)) for here, below in zip(upto, [0.0, *upto][:-1], strict=True)
     )
     scores = tuple(round(gains.get((version, "decision", one), 0.0)) for one in decisions)
     return Arm(round(requests), round(gains.get((version, "errors"), 0.0)), durations, scores)

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from mlobs.cli import app
 from mlobs.cli.canary import Watch, answer, serve
+from mlobs.cli.canary import follow as watched_to_the_end
 from mlobs.errors import UnavailableError, UnreadableError
-from mlobs.slo.canary import Arm, Block, Canary, Rules, verdict
+from mlobs.slo.canary import Arm, Block, Canary, Rules, Verdict, observe, verdict
 from mlobs.slo.canary_feed import Feed, advance, read
 from mlobs.slo.canary_show import as_metrics, block_of
 
@@ -135,6 +136,61 @@ def test_the_verdict_is_served_as_json_and_as_metrics() -> None:
     values = {sample.labels.get("result"): sample.value for sample in families[0].samples}
     assert values == {"promote": 0.0, "hold": 0.0, "rollback": 1.0}
     assert families[0].samples[0].labels["model"] == 'fraud"\n'
+
+
+class Clock:
+    """Time that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(
+    ("errors", "deadline", "told"),
+    [(20, 3600.0, ["hold", "rollback"]), (0, 3600.0, ["hold", "promote"]), (0, 100.0, ["hold"])],
+)
+def test_a_watched_canary_tells_every_change_and_ends(errors: int, deadline: float, told: list[str]) -> None:
+    """Without any histogram and with one target that never answers."""
+    clock, said = Clock(), list[str]()
+
+    def fetch(url: str) -> str | Exception:
+        if url == "dead":
+            return OSError("refused")
+        age = clock.now - 1000
+        lines = exposed({"v1": (int(100 * age), 0), "v2": (int(100 * age), int(errors * age / 10))})
+        return "\n".join(line for line in lines.splitlines() if "_bucket" not in line) + "\n"
+
+    watch = Watch(Feed("fraud", *VERSIONS), Rules())
+    found = watched_to_the_end(
+        watch,
+        ["alive", "dead"],
+        fetch,
+        lambda one: said.append(one.verdict),
+        deadline,
+        False,
+        clock,
+        clock.sleep,
+    )
+    assert said == told
+    assert found.verdict == told[-1]
+    assert clock.now - 1000 <= deadline
+
+
+def test_a_decision_that_is_new_does_not_end_the_comparison_of_scores() -> None:
+    canary = Canary()
+    for place in range(60):
+        scores = (800, 200) if place < 20 else (800, 150, 50)
+        other = scores if place < 20 else (400, 550, 50)
+        canary = observe(
+            canary, Block(place, place + 1, Arm(1000, scores=other), Arm(1000, scores=scores)), Rules()
+        )
+    assert "score" in verdict(canary, Rules(), 60).reason
 
 
 def test_a_port_that_is_taken_is_a_clear_error() -> None:
