@@ -33,9 +33,10 @@ def block_of(names: tuple[str, ...], rows: Floats) -> Block:
     """The block of `rows` of shape (n, d), all finite. Cost: one product X'X."""
     if not len(rows):
         return Block(names, 0, np.zeros(len(names)), np.zeros((len(names), len(names))))
-    mean = rows.mean(axis=0)
-    centred = rows - mean
-    return Block(names, len(rows), mean, centred.T @ centred)
+    with np.errstate(over="ignore", invalid="ignore"):  # values near the end of the range: see `joint_scores`
+        mean = rows.mean(axis=0)
+        centred = rows - mean
+        return Block(names, len(rows), mean, centred.T @ centred)
 
 
 def merge_blocks(a: Block, b: Block) -> Block:
@@ -43,8 +44,8 @@ def merge_blocks(a: Block, b: Block) -> Block:
     n = a.n + b.n
     if not a.n or not b.n:
         return a if a.n else b
-    step = b.mean - a.mean
     weight = a.n * (b.n / n)
-    return Block(
-        a.names, n, a.mean + step * (b.n / n), a.comoment + b.comoment + weight * np.outer(step, step)
-    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = b.mean - a.mean
+        comoment = a.comoment + b.comoment + weight * np.outer(step, step)
+        return Block(a.names, n, a.mean + step * (b.n / n), comoment)

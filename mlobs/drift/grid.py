@@ -132,8 +132,9 @@ def reference_edges(sample: Floats, quantiles: int = QUANTILES) -> Floats:
     tail = total / bins * np.exp2(-np.arange(1, TAIL + 1))
     wanted = np.concatenate([np.arange(1, bins) * (total / bins), tail, total - tail])
     ranks = np.minimum(np.searchsorted(upto, wanted, side="left"), len(values) - 1)
-    zero = np.zeros(1) if values[0] <= 0.0 <= values[-1] else np.empty(0)
-    single = np.concatenate([atoms, zero])
-    ends = np.array([values[0], np.nextafter(values[-1], np.inf)])
-    edges = np.unique(np.concatenate([values[ranks], single, np.nextafter(single, np.inf), ends]))
+    with np.errstate(over="ignore"):  # the float after the greatest is infinite, and left out
+        zero = np.zeros(1) if values[0] <= 0.0 <= values[-1] else np.empty(0)
+        single = np.concatenate([atoms, zero])
+        ends = np.array([values[0], np.nextafter(values[-1], np.inf)])
+        edges = np.unique(np.concatenate([values[ranks], single, np.nextafter(single, np.inf), ends]))
     return np.asarray(edges[np.isfinite(edges)])
