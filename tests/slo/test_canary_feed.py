@@ -12,7 +12,7 @@ from mlobs.cli import app
 from mlobs.cli.canary import Watch, answer, serve
 from mlobs.cli.canary import follow as watched_to_the_end
 from mlobs.errors import UnavailableError, UnreadableError
-from mlobs.slo.canary import Arm, Block, Canary, Rules, Verdict, observe, verdict
+from mlobs.slo.canary import Arm, Block, Canary, Rules, observe, verdict
 from mlobs.slo.canary_feed import Feed, advance, read
 from mlobs.slo.canary_show import as_metrics, block_of
 
