@@ -80,4 +80,6 @@ def _route(scope: Scope, mounted: int) -> str:
     if prefix:  # of a mount: with the values of its parameters, which go back to their names
         names = {str(value): f"{{{name}}}" for name, value in (scope.get("path_params") or {}).items()}
         prefix = "/".join(names.get(part, part) for part in prefix.split("/"))
+    if effective is None and not hasattr(found, "endpoint"):  # a mounted app that has no routes of its own
+        return prefix
     return prefix + template

@@ -70,7 +70,7 @@ class Generation:
         self._before: Any = None
 
     def token(self, count: int = 1) -> None:
-        """`count` output tokens came just now; 0.2 us. For chunks of several tokens give their number."""
+        """`count` output tokens came just now; 0.1 us. For chunks of several tokens give their number."""
         if self._first is None:
             self._first = perf_counter()
         self._counted += count

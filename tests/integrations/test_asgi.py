@@ -89,14 +89,17 @@ def test_mounted_templates_keep_their_prefix_as_a_template(seen: Seen) -> None:
         routes=[
             Mount("/tenant/{tenant}", routes=[Route("/b/{id}", endpoint)]),
             Mount("/in", app=inner),
+            Mount("/metrics", app=mlobs.metrics_app()),
         ]
     )
     app.add_middleware(MlobsMiddleware)
     client = TestClient(app)
     client.get("/tenant/9/b/2")
     client.get("/in/a/3")
+    client.get("/metrics/")
     assert seen.value(COUNT, http_route="/tenant/{tenant}/b/{id}") == 1
     assert seen.value(COUNT, http_route="/in/a/{id}") == 1
+    assert seen.value(COUNT, http_route="/metrics") == 1
 
 
 def test_a_stream_is_timed_to_its_last_byte_and_its_failure_is_an_error(seen: Seen) -> None:
