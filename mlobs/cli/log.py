@@ -107,7 +107,7 @@ def compact(
 ) -> None:
     """Turn sealed spool segments into Parquet by model, date and hour; then apply retention.
 
-    Exit 0; 1 where something was unreadable (its segment lies in spool/aside); 2 on wrong use; 3 where another run
+    Exit 0; 1 where something was unreadable (it lies in spool/aside); 2 on wrong use; 3 where another run
     holds the log, the storage does not answer, or the clock has jumped.
 
     Example: mlobs log compact ./featurelog --keep 90d

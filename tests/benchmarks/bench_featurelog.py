@@ -1,6 +1,6 @@
 """Feature log: hand-over, spool, Parquet and sizes, beside stdlib JSON lines with the same masking.
 
-30 features, 3 of them text that is hashed. Every 2,000th record is the same, which flatters the size in Parquet.
+30 features, 3 of them text that is hashed. Every 2,000th record is the same, which flatters Parquet's size.
 """
 
 from __future__ import annotations
@@ -27,15 +27,24 @@ RECORDS = 100_000
 
 def record(number: int) -> FeatureRecord:
     features: dict[str, Any] = {f"feature_{place}": number * 0.37 + place for place in range(27)}
-    features |= {
-        "email": f"user{number}@example.org",
-        "phone": f"+49170{number:07d}",
-        "device": f"d{number % 5000}",
-    }
+    features |= {"email": f"user{number}@example.org", "phone": f"+49170{number:07d}"}
+    features["device"] = f"d{number % 5000}"
     return FeatureRecord(
-        "", f"{number:032x}", 1.79e9 + number / 5000, "fraud-api", "fraud", "2026-11-01", features, 0.02, "allow",
-        "ok", 0.012, {"feature_read": 0.003, "inference": 0.006}, f"customer {number % 9999}", weight=100.0,
-    )  # fmt: skip
+        event_id="",
+        prediction_id=f"{number:032x}",
+        event_time=1.79e9 + number / 5000,
+        service="fraud-api",
+        model="fraud",
+        model_version="2026-11-01",
+        features=features,
+        prediction=0.02,
+        decision="allow",
+        outcome="ok",
+        duration_s=0.012,
+        stage_durations_s={"feature_read": 0.003, "inference": 0.006},
+        entity_key=f"customer {number % 9999}",
+        weight=100.0,
+    )
 
 
 def json_line(one: FeatureRecord) -> bytes:
