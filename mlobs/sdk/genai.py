@@ -139,7 +139,11 @@ def generation(*, model: str, provider: str = "", operation: str = "chat") -> Ge
     `operation` is `chat`, `text_completion` or `generate_content`, `provider` as the conventions spell it
     (`openai`, `anthropic`, `aws.bedrock`, ...) or a name of your own for an engine of your own.
     """
-    return Generation(clean_label(operation), clean_label(provider), clean_label(model))
+    try:
+        return Generation(clean_label(operation), clean_label(provider), clean_label(model))
+    except Exception as problem:  # noqa: BLE001 - the guard's: a name that cannot be said
+        default_runtime().guard.swallow("generation", problem)
+        return Generation("", "", "")
 
 
 def token_usage(*, input: int | None = None, output: int | None = None) -> None:  # noqa: A002 - the words

@@ -53,8 +53,9 @@ class JobRun:
 
     def checkpoint(self, model: str, at: float | datetime | None = None) -> None:
         """A checkpoint of the model was made, now or `at`: `mlobs_checkpoint_timestamp_seconds`."""
-        made = default_runtime().clock() if at is None else at
-        self._guarded(lambda: self._checkpoints.update({clean_label(model): _seconds(made)}))
+        self._guarded(
+            lambda: self._checkpoints.update({clean_label(model): _seconds(_now() if at is None else at)})
+        )
 
     def _add(self, count: float) -> None:
         if not 0 <= count < float("inf"):
@@ -97,6 +98,10 @@ class JobRun:
                 way()
             except Exception as problem:  # noqa: BLE001 - the guard's
                 runtime.guard.swallow(site, problem)
+
+
+def _now() -> float:
+    return default_runtime().clock()
 
 
 def _outcome(error: BaseException | None) -> str:
@@ -211,7 +216,7 @@ def job(
                     "decorate the function that reads it",
                 )
             )
-        named = name or str(getattr(target, "__name__", type(target).__name__))
+        named = clean_label(name or getattr(target, "__name__", type(target).__name__))
         if inspect.iscoroutinefunction(target):
 
             @functools.wraps(target)

@@ -193,6 +193,26 @@ def test_a_counter_that_fails_costs_no_token() -> None:
         assert seen.internal_errors == {"tokens": 1, "generation": 1}
 
 
+class Unnameable:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_a_model_without_a_sayable_name_costs_its_label_and_no_response() -> None:
+    with capture(strict=False) as seen:
+        with mlobs.generation(model=Unnameable()) as response:  # type: ignore[arg-type]
+            response.token()
+        assert seen.internal_errors == {"generation": 1}
+        assert seen.value(f"{DURATION}_count", gen_ai_request_model="") == 1
+
+
+def test_models_beyond_the_cap_are_other(seen: Seen) -> None:
+    for number in range(250):
+        with mlobs.generation(model=f"model-{number}"):
+            pass
+    assert seen.value(f"{DURATION}_count", gen_ai_request_model="__other__") == 50
+
+
 def test_the_edges_are_those_of_the_conventions() -> None:
     assert genai.TOKEN_EDGES.classic == (
         1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864
