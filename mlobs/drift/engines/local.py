@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -75,8 +76,7 @@ class LocalEngine:
         job: Job,
     ) -> None:
         if self._pool is None:
-            # Not forked: a fork of a process with threads (Arrow's among them) may hang.
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
+            self._pool = self._new_pool()
         queue, most = (suspects, 1) if suspects else (waiting, self._workers)
         while queue and len(running) < most:
             one = queue.popleft()
@@ -87,7 +87,11 @@ class LocalEngine:
                 if running:
                     return
                 self._bury(running)
-                self._pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
+                self._pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        # Not forked: a fork of a process with threads (Arrow's among them) may hang.
+        return ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"), initializer=_deaf)
 
     def _bury(self, running: dict[Future[Outcome], FileSlice]) -> list[FileSlice]:
         """Drop the broken pool; returns the slices that went down with it."""
@@ -98,3 +102,8 @@ class LocalEngine:
             self._pool = None
         self.rebuilt += 1
         return lost
+
+
+def _deaf() -> None:
+    """Ctrl-C in a terminal reaches every process of the group; the one that has the pool ends it in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
