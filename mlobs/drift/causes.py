@@ -59,7 +59,8 @@ def describe(result: CheckResult, column: ColumnSpec, current: State, reference:
     share = _percent(result.share)
     worst = f"worst reference day {_percent(result.worst)}" + (f", {result.day}" if result.day else "")
     if result.check == RANGE:
-        return _range(column, current, reference)
+        with np.errstate(over="ignore", invalid="ignore"):  # values near the end of the range name no unit
+            return _range(column, current, reference)
     if result.check == NULL:
         return f"{share} of rows null or NaN (null); {worst}"
     if result.check == UNSEEN:

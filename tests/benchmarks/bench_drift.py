@@ -1,4 +1,4 @@
-"""`drift check` beside scipy's tests on the same columns, and a window beside a stored reference. CPU seconds.
+"""`drift check` beside scipy's tests on the same columns; a window against a stored reference. CPU seconds.
 
 python tests/benchmarks/bench_drift.py [ROWS]
 """
