@@ -16,13 +16,13 @@ from mlobs.testing import capture
 def test_inside_a_call_everything_belongs_to_its_model() -> None:
     looks, waiting = mlobs.cache(), mlobs.queue("gpu")
 
-    @mlobs.observe(model="fraud")
+    @mlobs.observe(model="instruments")
     def score() -> int:
         looks.looked(True)
         looks.looked(False)
         looks.failed()
         with waiting.wait():
-            assert seen.value("mlobs_queue_length", model="fraud", stage="gpu") == 1
+            assert seen.value("mlobs_queue_length", model="instruments", stage="gpu") == 1
         mlobs.batch(3)
         mlobs.feature_age("balance", 42.0)
         return 1
@@ -31,15 +31,15 @@ def test_inside_a_call_everything_belongs_to_its_model() -> None:
         score()
         score()
         for result in ("hit", "miss", "error"):
-            at = {"model": "fraud", "stage": "feature_read", "result": result}
+            at = {"model": "instruments", "stage": "feature_read", "result": result}
             assert seen.value("mlobs_cache_requests_total", **at) == 2
-        assert seen.value("mlobs_queue_length", model="fraud") == 0
-        assert seen.value("mlobs_queue_duration_seconds_count", model="fraud", stage="gpu") == 2
-        assert seen.value("mlobs_batch_size_sum", model="fraud") == 6
-        assert seen.value("mlobs_batch_size_bucket", model="fraud", le="4.0") == 2
-        assert seen.value("mlobs_batch_size_bucket", model="fraud", le="2.0") == 0
-        assert seen.value("mlobs_feature_age_seconds_sum", model="fraud", feature="balance") == 84
-        assert seen.value("mlobs_model_info", model="fraud") == 1
+        assert seen.value("mlobs_queue_length", model="instruments") == 0
+        assert seen.value("mlobs_queue_duration_seconds_count", model="instruments", stage="gpu") == 2
+        assert seen.value("mlobs_batch_size_sum", model="instruments") == 6
+        assert seen.value("mlobs_batch_size_bucket", model="instruments", le="4.0") == 2
+        assert seen.value("mlobs_batch_size_bucket", model="instruments", le="2.0") == 0
+        assert seen.value("mlobs_feature_age_seconds_sum", model="instruments", feature="balance") == 84
+        assert seen.value("mlobs_model_info", model="instruments") == 1
 
 
 def test_what_enters_in_one_thread_may_leave_in_another() -> None:
