@@ -306,7 +306,8 @@ class Binding:
             call.kept = True
             call.event_time = runtime.clock()
             if runtime.log is not None:
-                call.features, call.captured = self._features(args, kwargs), True
+                call.captured = True
+                call.features = self._guarded("features", self._features, args, kwargs)
             enter_trace(runtime, call)
         runtime.spent += thread_time() - began
         return _KEPT, marker
@@ -364,28 +365,36 @@ class Binding:
             runtime = self._settled()
             call = call_of([self, None] if marker is None else marker)
             if outcome == names.OK:
-                self._decide(call, runtime, result)
-            if not runtime.keeps:
-                return
-            if outcome != names.OK:
-                call.reason, call.kept = "error", True
-            elif took > self._slow:
-                call.reason, call.kept = "slow", True
-            elif self._is_near(result):
-                call.reason, call.kept = "near_threshold", True
-            if call.kept:
+                self._guarded("decision", self._decide, call, runtime, result)
+            if runtime.keeps and self._keeps(call, outcome, took, result):
                 began = thread_time()
-                if runtime.log is not None and not call.captured:
-                    call.features = {**self._features(args, kwargs), **(call.features or {})}
-                self._ask(call, args, kwargs)
-                entity = None if self.extractors.entity is None else self.extractors.entity(*args, **kwargs)
+                self._complete(call, runtime, args, kwargs)
+                entity = self._guarded("entity", self._entity, args, kwargs)
                 laps = [] if marker is None else marker[2:]
                 keep(runtime, self, call, laps, outcome, start, took, result, error, entity)
                 runtime.spent += thread_time() - began
         except Exception as problem:  # noqa: BLE001 - the guard's
-            self.guard.swallow("end", problem)
+            self.guard.swallow("keep", problem)
         if marker is not None:
             drop_context(marker, self.guard)
+
+    def _keeps(self, call: Call, outcome: str, took: float, result: Any) -> bool:
+        """Errors, slow calls and those near the threshold are always kept; the rest if it was drawn."""
+        if outcome != names.OK:
+            call.reason, call.kept = "error", True
+        elif took > self._slow:
+            call.reason, call.kept = "slow", True
+        elif self._near is not None and self._guarded("near", self._is_near, result):
+            call.reason, call.kept = "near_threshold", True
+        return call.kept
+
+    def _guarded(self, site: str, fn: Callable[..., Any], *args: Any) -> Any:
+        """What `fn` gives, None when it raises: one extractor that fails does not cost the record."""
+        try:
+            return fn(*args)
+        except Exception as problem:  # noqa: BLE001 - the guard's
+            self.guard.swallow(site, problem)
+            return None
 
     def _is_near(self, result: Any) -> bool:
         if self._near is None or not isinstance(result, int | float):
@@ -393,12 +402,30 @@ class Binding:
         threshold, distance = self._near
         return abs(result - threshold) <= distance
 
-    def _ask(self, call: Call, args: Args, kwargs: Kwargs) -> None:
+    def _entity(self, args: Args, kwargs: Kwargs) -> str | None:
+        take = self.extractors.entity
+        found = None if take is None else take(*args, **kwargs)
+        return None if found is None else str(found)
+
+    def _complete(self, call: Call, runtime: Runtime, args: Args, kwargs: Kwargs) -> None:
+        """What the record of a kept call still lacks."""
+        if runtime.log is not None and not call.captured:
+            taken = self._guarded("features", self._features, args, kwargs) or {}
+            call.features = {**taken, **(call.features or {})}
         if call.segment is None and self.extractors.segment is not None:
-            call.segment = self.extractors.segment(*args, **kwargs)
+            call.segment = self._guarded("segment", self._segment, args, kwargs)
         if call._id is None and self.extractors.prediction_id is not None:
-            found = self.extractors.prediction_id(*args, **kwargs)
-            call._id = None if found is None else meter.clean_label(found)
+            call._id = self._guarded("prediction_id", self._ident, args, kwargs)
+
+    def _segment(self, args: Args, kwargs: Kwargs) -> str | None:
+        take = self.extractors.segment
+        found = None if take is None else take(*args, **kwargs)
+        return None if found is None else meter.clean_label(found)
+
+    def _ident(self, args: Args, kwargs: Kwargs) -> str | None:
+        take = self.extractors.prediction_id
+        found = None if take is None else take(*args, **kwargs)
+        return None if found is None else meter.clean_label(found)
 
     def _decide(self, call: Call, runtime: Runtime, result: Any) -> None:
         if call.decision is None and self.extractors.decision is not None:
@@ -418,12 +445,9 @@ class Binding:
             own = self._own()
             own[0] += 1
             parent = INCOMING.get() if runtime.spans is not None else None
-            take = self.extractors.prediction_id
             if parent is not None and parent.sampled:
                 self._kept(runtime, marker, None, "trace", args, kwargs)
-            if take is not None:
-                found = take(*args, **kwargs)
-                call._id = None if found is None else meter.clean_label(found)
+            call._id = self._guarded("prediction_id", self._ident, args, kwargs)
             if call._id is not None:
                 if kept_by_id(call._id, self._crc_limit):
                     self._kept(runtime, marker, call._id, "rate", args, kwargs)
@@ -456,19 +480,28 @@ class Binding:
     def gave(self, marker: Marker | None) -> None:
         """A generator gave a value."""
         if marker is not None:
-            call = marker[0]
-            call.items += 1
-            if call.first_item is None:
-                call.first_item = perf_counter()
+            try:
+                call = marker[0]
+                call.items += 1
+                if call.first_item is None:
+                    call.first_item = perf_counter()
+            except Exception as problem:  # noqa: BLE001 - the guard's
+                self.guard.swallow("gave", problem)
 
     def stopped(self, marker: Marker | None, error: BaseException, args: Args, kwargs: Kwargs) -> None:
         """A generator's call that raised or was closed before its end."""
         if marker is not None:
-            start = marker[0].start
-            self.failed(marker, start, perf_counter() - start, error, args, kwargs)
+            try:
+                start = marker[0].start
+                self.failed(marker, start, perf_counter() - start, error, args, kwargs)
+            except Exception as problem:  # noqa: BLE001 - the guard's
+                self.guard.swallow("stopped", problem)
 
     def ended(self, marker: Marker | None, result: Any, args: Args, kwargs: Kwargs) -> None:
         """A generator's call that ran to its end."""
         if marker is not None:
-            start = marker[0].start
-            self.finished(marker, start, perf_counter() - start, result, args, kwargs)
+            try:
+                start = marker[0].start
+                self.finished(marker, start, perf_counter() - start, result, args, kwargs)
+            except Exception as problem:  # noqa: BLE001 - the guard's
+                self.guard.swallow("ended", problem)

@@ -72,7 +72,7 @@ def keep(
     took: float,
     result: Any,
     error: BaseException | None,
-    entity: Any,
+    entity: str | None,
 ) -> None:
     """Hand over a kept call; a few microseconds, the rest is done by threads of their own."""
     if call.context is None:  # kept at its end: slow or failed

@@ -37,7 +37,7 @@ def make_record(
     outcome: str,
     took: float,
     result: Any,
-    entity: Any,
+    entity: str | None,
     now: float,
     rate: float,
 ) -> FeatureRecord:
@@ -59,7 +59,7 @@ def make_record(
         outcome,
         took,
         stage_durations(laps),
-        None if entity is None else str(entity),
+        entity,
         variant,
         None if call.segment is None else clean_label(call.segment),
         call.trace_id,

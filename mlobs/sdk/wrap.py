@@ -79,11 +79,17 @@ _PLAIN = """
         else:  # ident, marked
             marker[1] = ident  # ident, marked
     except Exception as problem:  # ident
-        limit, marker = strange_ident(marker, limit, problem, {positional}, {keywords})  # ident
+        try:  # ident
+            limit, marker = strange_ident(marker, limit, problem, {positional}, {keywords})  # ident
+        except Exception as problem:  # ident
+            broken("prediction_id", problem)  # ident
     try:
         result = {wait}fn({arguments})
     except BaseException as error:
-        failed(marker, start, clock() - start, error, {positional}, {keywords})
+        try:
+            failed(marker, start, clock() - start, error, {positional}, {keywords})
+        except Exception as problem:
+            broken("failed", problem)
         try:  # marked
             leave(token)  # marked
         except Exception as problem:  # marked
