@@ -164,7 +164,7 @@ RULE_PERIOD_BUDGET_REMAINING: Final = "slo:period_error_budget_remaining:ratio"
 
 # -- environment ------------------------------------------------------------------------------------
 ENV_HASH_KEY: Final = "MLOBS_HASH_KEY"
-ENV_GRAFANA_TOKEN: Final = "MLOBS_GRAFANA_TOKEN"
+ENV_GRAFANA_TOKEN: Final = "MLOBS_GRAFANA_TOKEN"  # noqa: S105 - the name of the variable
 
 DEFAULT_BUCKETS: Final = (
     0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1,

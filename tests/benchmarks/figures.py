@@ -24,5 +24,6 @@ def show(unit: str, rows: list[Row]) -> int:
     print(f"{'':{width}}  {'ours':>10}  {'peer':>10}  {'ratio':>6}  {'goal':>6}   ({unit})")
     for row in rows:
         mark = "" if row.ratio <= row.goal else "  missed"
-        print(f"{row.what:{width}}  {row.ours:10.3f}  {row.peer:10.3f}  {row.ratio:5.2f}x  {row.goal:5.2f}x{mark}")
+        figures = f"{row.ours:10.3f}  {row.peer:10.3f}  {row.ratio:5.2f}x  {row.goal:5.2f}x"
+        print(f"{row.what:{width}}  {figures}{mark}")
     return 0
