@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -19,9 +20,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from mlobs import names
 from mlobs.drift.loop import DriftStage
 from mlobs.notify.desk import Desk
+from mlobs.notify.upstream import Reconciler
 from mlobs.records import Alert
 from mlobs.settings import Settings
 from mlobs.slo.engine import SloEngine
+from mlobs.slo.remote import RemoteSlo
 from mlobs.store import Store
 
 _log = logging.getLogger("mlobs.service")
@@ -49,8 +52,10 @@ class Service:
     store: Store
     registry: CollectorRegistry
     drift: DriftStage
-    slo: SloEngine
+    slo: SloEngine | RemoteSlo
     desk: Desk
+    reconciler: Reconciler | None = None
+    """Where `slo.evaluator` is prometheus: then `slo` reads what the rules found and raises no alert."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _trouble: dict[str, _Trouble] = field(default_factory=dict)
     _failures: Counter = field(init=False)
@@ -72,7 +77,7 @@ class Service:
         """Advance every stage to event time `now`; says in JSON's terms what that did."""
         with self._lock:
             drift = self._guarded("drift", now, lambda: self.drift.tick(now))
-            alerts = self._guarded("slo", now, lambda: self.slo.tick(now))
+            alerts = self._guarded("slo", now, lambda: self._evaluate(now))
             self._guarded("incidents", now, lambda: self._page(alerts, now))
             sent = self._guarded("outbox", now, lambda: self.desk.pump(now)) or ()
             self._last_tick.set(now)
@@ -94,8 +99,24 @@ class Service:
         with self._lock:
             self._guarded("outbox", now, lambda: self.desk.pump(now))
 
+    @property
+    def now(self) -> float:
+        """Event time: of the wall, or of the last tick where a replay drives."""
+        if self.settings.clock == "wall":
+            return time.time()
+        reached = self.registry.get_sample_value(names.SERVE_LAST_TICK)
+        return reached if reached is not None else 0.0
+
     def close(self) -> None:
+        self.desk.close()
         self.store.close()
+
+    def _evaluate(self, now: float) -> list[Alert] | None:
+        alerts = self.slo.tick(now)
+        if self.reconciler is None:
+            return alerts
+        self.reconciler.tick(now)  # Alertmanager brings the alerts; this finds what was lost on the way
+        return None
 
     def _page(self, alerts: list[Alert] | None, now: float) -> None:
         if alerts is not None:  # None: nothing is known, which is not the same as nothing fires

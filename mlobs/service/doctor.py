@@ -22,6 +22,8 @@ from mlobs.errors import EXIT_FINDING, EXIT_FINE, MlobsError
 from mlobs.service.listening import Fetcher
 from mlobs.service.serve import SCHEMAS
 from mlobs.settings import Settings
+from mlobs.slo.scrape import Scraper
+from mlobs.slo.validate import check
 from mlobs.store import open_store
 
 FINE, WARNING, BROKEN = "ok", "warning", "broken"
@@ -52,12 +54,18 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         "configuration", FINE, f"service {settings.service}, {len(settings.slo.objectives)} objectives"
     )
+    for wrong in check(settings):
+        yield Finding("objectives", BROKEN, str(wrong))
     yield _feature_log(settings)
     yield _mask(settings)
     fetch = Fetcher()
     try:
-        for target in settings.targets:
+        scraper = Scraper(settings.targets, fetch, settings.base)
+        for target in scraper.urls():
             yield from _target(settings, target, fetch)
+        for source, problem in scraper.problems.items():
+            yield Finding(f"target {source}", BROKEN, problem)
+        scraper.close()
     finally:
         fetch.close()
     if not settings.targets:

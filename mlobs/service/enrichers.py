@@ -36,19 +36,19 @@ REPAIRS = {
 
 def enrichers(settings: Settings, store: Store) -> list[Enricher]:
     """In the order in which their parts count."""
-    found: list[Enricher] = [links(settings), features(store)]
+    found: list[Enricher] = [links(settings), features(settings, store)]
     if settings.feature_log is not None:
         found.append(calls(settings, LogReader(settings.feature_log)))
     return found
 
 
-def features(store: Store) -> Callable[[Incident], PageParts]:
+def features(settings: Settings, store: Store) -> Callable[[Incident], PageParts]:
     """Ranked features with the check that broke, its named cause and what to look at."""
 
     def ask(incident: Incident) -> PageParts:
         if not DATA & set(incident.causes):
             return PageParts()
-        causes = drift_read.explain(store, incident.model, incident.since, incident.changed_at)
+        causes = drift_read.explain(store, incident.model, _onset(settings, incident), incident.changed_at)
         return PageParts(
             features=tuple(
                 FeatureFinding(
@@ -86,6 +86,11 @@ def calls(settings: Settings, reader: LogReader) -> Callable[[Incident], PagePar
     return ask
 
 
+def _onset(settings: Settings, incident: Incident) -> float:
+    """A breach is heard of after the k-th broken window of n: what broke began up to n windows before."""
+    return incident.since - settings.drift.persistence[1] * settings.drift.window
+
+
 def links(settings: Settings) -> Callable[[Incident], PageParts]:
     """The web page with the incident's time range filled in."""
 
@@ -93,7 +98,8 @@ def links(settings: Settings) -> Callable[[Incident], PageParts]:
         if not settings.public_url:
             return PageParts()
         page = "drift" if DATA & set(incident.causes) else ""
-        query = urlencode({"from": f"{incident.since:.0f}", "to": f"{incident.changed_at:.0f}"})
+        onset = _onset(settings, incident) if page else incident.since
+        query = urlencode({"from": f"{onset:.0f}", "to": f"{incident.changed_at:.0f}"})
         return PageParts(dashboard=f"{settings.public_url.rstrip('/')}/{page}?{query}")
 
     return ask

@@ -10,18 +10,23 @@ from prometheus_client import CollectorRegistry
 from mlobs.config import load_settings
 from mlobs.drift.loop import DriftStage
 from mlobs.drift.tables import SCHEMA as DRIFT_SCHEMA
-from mlobs.errors import UsageError
+from mlobs.errors import ConfigError, UsageError
 from mlobs.featurelog.reader import LogReader
+from mlobs.notify.api import OnCall
 from mlobs.notify.channels import build_channels
 from mlobs.notify.desk import Desk
 from mlobs.notify.tables import SCHEMA as NOTIFY_SCHEMA
+from mlobs.notify.upstream import Reconciler
 from mlobs.records import FeatureRecord
 from mlobs.service import Service, with_own_address
 from mlobs.service.enrichers import enrichers
 from mlobs.service.listening import Fetcher, Ticker, bind, listen
+from mlobs.service.paging import mount
 from mlobs.settings import Settings
 from mlobs.slo.engine import SloEngine
+from mlobs.slo.remote import RemoteSlo
 from mlobs.slo.schema import SCHEMA as SLO_SCHEMA
+from mlobs.slo.validate import check
 from mlobs.store import Store, open_store
 from mlobs.web.app import create_app
 
@@ -31,14 +36,42 @@ SCHEMAS = (DRIFT_SCHEMA, SLO_SCHEMA, NOTIFY_SCHEMA)
 def wire(settings: Settings, store: Store, fetch: Fetcher) -> Service:
     """The stages over `store`, each with what it needs and nothing more."""
     registry = CollectorRegistry()
+    channels = build_channels(settings.notify)
+    desk = Desk(settings, store, channels, enrichers(settings, store), registry=registry)
+    upstream = settings.slo.evaluator == "prometheus"
     return Service(
         settings,
         store,
         registry,
         drift=DriftStage(settings, store, registry),
-        slo=SloEngine(settings, store, registry, fetch),
-        desk=Desk(settings, store, build_channels(settings.notify), enrichers(settings, store)),
+        slo=(RemoteSlo if upstream else SloEngine)(settings, store, registry, fetch),
+        desk=desk,
+        reconciler=Reconciler(settings, desk, fetch) if upstream else None,
     )
+
+
+def check_evaluator(settings: Settings, source: str) -> None:
+    """With Prometheus as the evaluator its Alertmanager must be known, for nothing else brings alerts."""
+    options = settings.notify.alertmanager
+    if settings.slo.evaluator != "prometheus":
+        if options is not None:
+            raise UsageError.of(
+                f"{source}: notify.alertmanager", "slo.evaluator: prometheus", settings.slo.evaluator,
+                "exactly one engine evaluates: drop notify.alertmanager, or set the evaluator",
+            )  # fmt: skip
+        return
+    for what, value in (
+        ("slo.prometheus", settings.slo.prometheus),
+        ("notify.alertmanager.url", options.url if options else None),
+        ("notify.alertmanager.token_file", options.token if options else None),
+    ):
+        if value is None:
+            raise UsageError.of(
+                f"{source}: {what}",
+                "a value",
+                "nothing",
+                "slo.evaluator: prometheus needs it, see docs/paging.md",
+            )
 
 
 def serve(config: Path) -> None:
@@ -46,11 +79,10 @@ def serve(config: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every scrape
     settings = load_settings(config)
-    if settings.slo.evaluator != "embedded":
-        raise UsageError.of(
-            f"{config.name}: slo.evaluator", "embedded", settings.slo.evaluator,
-            "set it to embedded; `mlobs slo rules` writes the same objectives for a Prometheus of yours",
-        )  # fmt: skip
+    check_evaluator(settings, config.name)
+    problems = check(settings, config.name)
+    if problems:
+        raise ConfigError(*problems)
     handle = bind(settings)
     host, port = handle.getsockname()[:2]
     settings = with_own_address(settings, host, port)
@@ -66,12 +98,14 @@ def serve(config: Path) -> None:
             return found[0] if found else None
 
         app = create_app(settings, store, service.registry, service.tick, find_call=find_call)
+        mount(app, OnCall(settings, store, service.desk), lambda: service.now)
         logging.getLogger("mlobs.service").info("mlobs serve: http://%s:%d", host, port)
         ticker = Ticker(service.tick, service.pump, settings.slo.scrape_interval)
         if settings.clock == "wall":
             ticker.start()
         listen(app, handle)
         ticker.stop()
+        service.desk.close()
     finally:
         fetch.close()
         store.close()
