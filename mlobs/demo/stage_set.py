@@ -60,7 +60,7 @@ def lay_out(
     values = {name: str(port) for name, port in ports.items()} | {"channels": ", ".join(channels)}
     text = Template((HERE / "mlobs.yaml").read_text()).substitute(values)
     if not channels:
-        text = text[: text.index("\n  routes:")] + "\n"
+        text = text[: text.index("\nnotify:")] + "\n"
     (folder / "mlobs.yaml").write_text(text)
 
 
