@@ -278,3 +278,17 @@ class Settings:
                 }
             )
         )
+
+    def good_threshold(self, model: str) -> float | None:
+        """Seconds within which a prediction of `model` is fast enough to be good; None: however long it took.
+
+        The threshold of its good_prediction objectives, else of its latency and p99 objectives, the least.
+        """
+        own = [
+            float(objective.sli.threshold)
+            for objective in self.slo.objectives
+            if objective.sli.threshold is not None
+            and objective.sli.kind == "good_prediction"
+            and objective.model in ("", model)
+        ]
+        return min(own or self.latency_thresholds(model), default=None)

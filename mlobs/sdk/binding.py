@@ -15,6 +15,7 @@ from mlobs import names
 from mlobs.sdk import meter
 from mlobs.sdk.call import CURRENT, USE, Call, Marker, Target, call_of
 from mlobs.sdk.capture import Extractors, first_mapping, snapshot
+from mlobs.sdk.good import spoiled
 from mlobs.sdk.guard import Guard
 from mlobs.sdk.keep import drop_context, enter_trace, keep
 from mlobs.sdk.runtime import Runtime
@@ -55,11 +56,12 @@ class Binding:
         self.guard = Guard()
         self.runtime: Runtime | None = None
         self._fn = fn
-        self._asks = bool(names_used(fn) & {"current", "stage"})
+        self._asks = bool(names_used(fn) & {"current", "stage", "feature_age"})
         self._find_runtime = runtime
         self._lock = threading.Lock()
         self._due = self._next = 0
         self._slow = float("inf")
+        self._fast: float | None = None
         self._rate = 0.0
         self._crc_limit = 0
         self._near: tuple[float, float] | None = None
@@ -116,6 +118,7 @@ class Binding:
         )
         thresholds = runtime.settings.latency_thresholds(self.model)
         self._slow = thresholds[0] if thresholds and runtime.keeps else float("inf")
+        self._fast = runtime.settings.good_threshold(self.model)
         ident = self.extractors.prediction_id is not None and runtime.keeps
         if self._looks():
             self._next = 0
@@ -365,6 +368,8 @@ class Binding:
             runtime = self._settled()
             call = call_of([self, None] if marker is None else marker)
             if outcome == names.OK:
+                if not (call.valid and call.fresh):
+                    self._guarded("good", self._spoiled, call, took)
                 self._guarded("decision", self._decide, call, runtime, result)
             if runtime.keeps and self._keeps(call, outcome, took, result):
                 began = thread_time()
@@ -377,6 +382,10 @@ class Binding:
             self.guard.swallow("keep", problem)
         if marker is not None:
             drop_context(marker, self.guard)
+
+    def _spoiled(self, call: Call, took: float) -> None:
+        reason = spoiled(bool(call.valid), self._fast is not None and took > self._fast)
+        self._settled().meter.add(meter.GOOD, (self.model, self.version, reason))
 
     def _keeps(self, call: Call, outcome: str, took: float, result: Any) -> bool:
         """Errors, slow calls and those near the threshold are always kept; the rest if it was drawn."""

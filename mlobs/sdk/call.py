@@ -102,6 +102,10 @@ class Call:
         """Whether the input passed your checks; False keeps the call out of the good predictions."""
         self.valid = valid
 
+    def set_fresh(self, fresh: bool) -> None:
+        """Whether the data it read was fresh enough; a `feature_age` beyond an objective says no."""
+        self.fresh = fresh
+
     # A marker's owner answers for stages, before and after somebody asked for the call.
 
     @property

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from mlobs import names
 from mlobs.records import Ledger
-from mlobs.sdk import meter
+from mlobs.sdk import good, meter
 from mlobs.sdk.buckets import Bounds
 from mlobs.sdk.runtime import Runtime
 
@@ -56,19 +56,31 @@ def _requests(runtime: Runtime, service: str) -> Iterator[Metric]:
     durations = HistogramMetricFamily(meter.REQUEST.name, meter.REQUEST.help, labels=[*labels, names.OUTCOME])
     in_flight = GaugeMetricFamily(names.IN_FLIGHT, "Calls that began and have not ended.", labels=labels)
     info = GaugeMetricFamily(names.MODEL_INFO, "1 for each model and version that is served.", labels=labels)
-    for key, cells, bounds in runtime.meter.read():
-        if key.family is not meter.REQUEST or bounds is None:
+    predictions = CounterMetricFamily(meter.GOOD.name, meter.GOOD.help, labels=[*labels, names.RESULT])
+    everything = list(runtime.meter.read())
+    apart: dict[tuple[str, ...], dict[str, float]] = {}
+    for key, cells, _ in everything:
+        if key.family == meter.GOOD:
+            apart.setdefault(key.values[:-1], {})[key.values[-1]] = cells[0]
+    for key, cells, bounds in everything:
+        if key.family != meter.REQUEST or bounds is None:
             continue
         block = list(cells)
         finished = 0.0
+        by_outcome: dict[str, list[float]] = {}
         for place, outcome in enumerate(names.OUTCOMES):
             at = 1 + place * (bounds.size + 1)
             counts = block[at + 1 : at + 1 + bounds.size]
             finished += sum(counts)
+            by_outcome[outcome] = counts
             _add_histogram(durations, (service, *key.values, outcome), block[at], counts, bounds)
         in_flight.add_metric((service, *key.values), max(0.0, block[0] - finished))
         info.add_metric((service, *key.values), 1.0)
+        threshold = runtime.settings.good_threshold(key.values[0])
+        for result, count in good.results(by_outcome, bounds, threshold, apart.get(key.values, {})).items():
+            predictions.add_metric((service, *key.values, result), count)
     yield durations
+    yield predictions
     yield in_flight
     yield info
 
@@ -89,7 +101,7 @@ def _plain(runtime: Runtime, service: str) -> Iterator[Metric]:
     families: dict[str, Metric] = {}
     for key, cells, bounds in runtime.meter.read():
         family = key.family
-        if family.kind == meter.REQUESTS:
+        if family.kind in (meter.REQUESTS, meter.SPOILED):
             continue
         labels = [names.SERVICE, *family.labels]
         values = (service, *key.values)

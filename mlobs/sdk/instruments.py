@@ -26,7 +26,7 @@ from weakref import WeakKeyDictionary
 from mlobs import names
 from mlobs.sdk.api import default_runtime
 from mlobs.sdk.buckets import Bounds, plain_bounds
-from mlobs.sdk.call import CURRENT, USE, Call
+from mlobs.sdk.call import CURRENT, USE, Call, call_of
 from mlobs.sdk.meter import COUNTER, GAUGE, HISTOGRAM, Family, Meter, clean_label
 from mlobs.sdk.runtime import Runtime
 
@@ -89,7 +89,8 @@ def feature_age(feature: str, seconds: float, *, model: str | None = None) -> No
     """How old a feature's value was when it was used: `mlobs_feature_age_seconds`; ahead of us counts as 0.
 
     The bucket edges hold every freshness threshold of the model's objectives. `feature` is a name from the
-    code, never a key: beyond the cap it is `__other__`.
+    code, never a key: beyond the cap it is `__other__`. Beyond the least threshold of a freshness
+    objective on this metric the running call is stale: no good prediction.
     """
     USE.notice()
     runtime = default_runtime()
@@ -98,6 +99,9 @@ def feature_age(feature: str, seconds: float, *, model: str | None = None) -> No
         age = float(seconds)
         values = (name, clean_label(feature))
         observe_value(runtime, AGE, values, _bounds_of_ages(runtime, name), 0.0 if age < 0 else age)
+        marker = CURRENT.get()
+        if marker is not None and age > _oldest(runtime, name):
+            call_of(marker).fresh = False
     except Exception as problem:  # noqa: BLE001 - the guard's
         runtime.guard.swallow("feature_age", problem)
 
@@ -113,6 +117,21 @@ def _bounds_of_ages(runtime: Runtime, model: str) -> Bounds:
         ]
         found = known[model] = plain_bounds([*map(float, _AGES), *thresholds])
     return found
+
+
+def _oldest(runtime: Runtime, model: str) -> float:
+    """Greatest age that is fresh; infinite without an objective on ages."""
+    return min(
+        (
+            float(one.sli.threshold)
+            for one in runtime.settings.slo.objectives
+            if one.sli.kind == "freshness"
+            and one.sli.threshold
+            and (one.sli.metric or names.FEATURE_AGE) == names.FEATURE_AGE
+            and one.model in (model, "")
+        ),
+        default=math.inf,
+    )
 
 
 class Queue:

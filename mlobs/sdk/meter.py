@@ -8,6 +8,7 @@ Blocks by kind of family, by position:
     counter, gauge   [value]
     histogram        [sum, count of each fine bucket ..., count above the last bound]
     requests         [started, then a histogram for each of ok, error, cancelled]
+    spoiled          [value], of the calls that returned and were not good for another reason than slowness
 In flight is started minus finished, so that it costs no second write.
 """
 
@@ -28,6 +29,7 @@ COUNTER = "counter"
 GAUGE = "gauge"
 HISTOGRAM = "histogram"
 REQUESTS = "requests"
+SPOILED = "spoiled"
 
 MOST_SETS = 200
 """Label sets of one family; what comes later is counted under `__other__`."""
@@ -48,6 +50,9 @@ _MODEL = (names.MODEL, names.MODEL_VERSION)
 REQUEST = Family(names.REQUEST_DURATION, REQUESTS, _MODEL, "Duration of a call to its real end.")
 STAGE = Family(names.STAGE_DURATION, HISTOGRAM, (*_MODEL, names.STAGE), "Duration of a stage of a call.")
 PREDICTIONS = Family(names.PREDICTIONS, COUNTER, (*_MODEL, names.DECISION), "Calls by what was decided.")
+GOOD = Family(
+    names.GOOD_PREDICTIONS, SPOILED, (*_MODEL, names.RESULT), "Calls by what kept them from being good."
+)
 
 
 class Key(NamedTuple):
