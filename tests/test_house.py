@@ -60,6 +60,7 @@ EDGES: dict[str, str] = {
     "demo": "clock randomness environment disk network threads: runs servers and a replay",
     "service": "clock randomness environment disk network threads: wires the stages to the machine",
     "featurelog.compact": "disk: locks the spool, moves its segments into the lake",
+    "featurelog.erase": "disk: reads segments, removes half-written ones",
     "featurelog.lake": "disk: decodes Parquet",
     "featurelog.storage": "randomness environment disk: partial names, S3 endpoint, files of the lake",
     "featurelog.spool": "disk: writes, locks and seals segments",

@@ -20,6 +20,7 @@ from mlobs.cli import (
     grafana,
     incidents,
     log,
+    log_erase,
     notify,
     serve,
     slo,
@@ -39,6 +40,7 @@ app.command()(serve.serve)
 app.command()(serve.doctor)
 app.command()(incidents.event)
 drift.app.command()(drift_engines.backfill)
+log.app.command()(log_erase.erase)
 slo.app.command()(canary.canary)
 slo.app.command()(capacity.capacity)
 for part, name in (

@@ -11,6 +11,8 @@ calls, the reader hands the bytes to Arrow as they are. A payload is a msgpack m
     fields   {name: column}     record fields; names that a reader does not know are kept
     features {name: column}
     stages   {name: column}
+    gone     int64 little-endian: numbers that stood here and were erased; not in every block
+    pad      zeros: an erasure leaves every frame as long as it was, so that positions stay good
 
 and a column is a list whose first item says how the rest is packed:
 
@@ -164,3 +166,9 @@ def unpack_block(payload: bytes) -> Block:
 
 def block_numbers(block: Block) -> array[Any]:
     return bytes_numbers("q", block["seq"])
+
+
+def gone_numbers(block: Block) -> list[int]:
+    """The numbers that were erased from the block, ascending."""
+    gone = block.get("gone")
+    return bytes_numbers("q", gone).tolist() if isinstance(gone, bytes) and len(gone) % 8 == 0 else []

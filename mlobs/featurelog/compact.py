@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlobs.errors import Problem, UnavailableError
-from mlobs.featurelog.blocks import block_numbers
+from mlobs.featurelog.blocks import block_numbers, gone_numbers
 from mlobs.featurelog.columns import LABEL_COLUMNS, RECORD_COLUMNS, Part, kept_rows, table
 from mlobs.featurelog.cursor import Account
 from mlobs.featurelog.frames import LABELS, RECORDS
@@ -41,6 +41,7 @@ from mlobs.featurelog.lake import (
     partition,
 )
 from mlobs.featurelog.segments import KNOWN_KINDS, Counts, GoneError, fresh, model_of, segment_blocks
+from mlobs.featurelog.sequences import Seen
 from mlobs.featurelog.spool import SPOOL, Segment, list_segments, seal_stale, sync_folder
 from mlobs.featurelog.storage import DiskStorage, Storage
 
@@ -79,6 +80,8 @@ class _Batch:
     accounts: dict[str, Account] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     broken: list[str] = field(default_factory=list)
+    gone: dict[str, Seen] = field(default_factory=dict)
+    """Numbers that were erased from the segments, by writer."""
 
 
 def compact(
@@ -96,7 +99,7 @@ def compact(
     """
     result = Compacted()
     with _held(folder):
-        _finish_noted(folder, storage, result)
+        finish_noted(folder, storage, result)
         seal_stale(folder)
         sealed = [segment for segment in list_segments(folder) if segment.sealed]
         sizes = {segment.name: segment.path.stat().st_size for segment in sealed}
@@ -135,7 +138,8 @@ def _held(folder: Path) -> Iterator[None]:
 held = _held
 
 
-def _finish_noted(folder: Path, storage: Storage, result: Compacted) -> None:
+def finish_noted(folder: Path, storage: Storage, result: Compacted) -> None:
+    """Finish the batch of a run that died. The caller holds the spool."""
     note_path = folder / SPOOL / NOTE
     try:
         note = msgspec.json.decode(note_path.read_bytes(), type=Note)
@@ -176,6 +180,7 @@ def _do(folder: Path, storage: Storage, note: Note, batch: Sequence[Segment], re
         counts.duplicates,
         counts.unreadable,
         counts.torn,
+        {writer: seen.ranges() for writer, seen in content.gone.items()},
     )
     if files or counts.unreadable or entry.offered:
         storage.write(f"{MANIFEST}/{entry.name}", msgspec.json.encode(entry))
@@ -197,6 +202,8 @@ def _read(batch: Sequence[Segment]) -> _Batch:
             writer = read.block["writer"]
             account = content.accounts.setdefault(writer, Account())
             part = fresh(read.block, account, segment.number == 0, content.counts)
+            for number in gone_numbers(read.block):
+                content.gone.setdefault(writer, Seen()).add(number)
             strange = strange or read.kind not in KNOWN_KINDS
             if part is None or read.kind not in (RECORDS, LABELS):
                 continue

@@ -63,6 +63,8 @@ class Entry(msgspec.Struct, frozen=True):
     duplicates: int = 0
     unreadable: int = 0
     torn: int = 0
+    gone: Ranges = {}
+    """Numbers whose records were erased: they are not missed."""
 
     @property
     def name(self) -> str:
@@ -103,7 +105,11 @@ class Lake:
 
     def table(self, file: LakeFile) -> pa.Table:
         """The rows of a file. Raises FileNotFoundError (expired), pa.ArrowException (broken)."""
-        return pq.read_table(pa.BufferReader(self.storage.read(file.name)))
+        return self.table_at(file.name)
+
+    def table_at(self, name: str) -> pa.Table:
+        """The rows of the file of that name; raises as `table`."""
+        return pq.read_table(pa.BufferReader(self.storage.read(name)))
 
 
 def stamp(at: float) -> str:

@@ -183,6 +183,9 @@ class LogReader:
         return True
 
     def _poll_entry(self, entry: Entry, state: State, counts: Counts, found: _Found) -> bool:
+        for writer, ranges in entry.gone.items():
+            for start, end in ranges:
+                state.account(writer).seen.add_range(start, end)
         for file in entry.files:
             if all(
                 state.account(writer).seen.covers(*each)
@@ -308,13 +311,6 @@ def _build(
             except _BROKEN:
                 counts.unreadable += 1
         return table(good, columns, types)
-
-
-def _covered(file: LakeFile, state: State) -> bool:
-    """Every record of the file was seen, in the spool or elsewhere."""
-    return all(
-        state.account(writer).seen.covers(*each) for writer, ranges in file.numbers.items() for each in ranges
-    )
 
 
 def _unseen(one: pa.Table, state: State) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from mlobs.featurelog.blocks import Block, block_numbers, unpack_block, unpack_column
+from mlobs.featurelog.blocks import Block, block_numbers, gone_numbers, unpack_block, unpack_column
 from mlobs.featurelog.columns import Part
 from mlobs.featurelog.cursor import Account, Position
 from mlobs.featurelog.frames import END, LABELS, RECORDS, Damage, unpack
@@ -114,11 +115,13 @@ def fresh(block: Block, account: Account, first_segment: bool, counts: Counts) -
     """The rows of `block` that were not seen before; marks them as seen."""
     account.offered = max(account.offered, int(block.get("offered", 0)))
     rows = block["n"]
+    numbers, gone = block_numbers(block) if rows else [], gone_numbers(block)
+    if not first_segment and not account.seen.starts and (rows or gone):
+        account.first = min(*numbers[:1], *gone[:1], sys.maxsize)
+    for number in gone:
+        account.seen.add(number)
     if not rows:
         return None
-    numbers = block_numbers(block)
-    if not first_segment and not account.seen.starts:
-        account.first = numbers[0]
     low, high = numbers[0], numbers[-1] + 1
     if high - low == rows and account.seen.overlaps(low, high) == 0:
         account.seen.add_range(low, high)

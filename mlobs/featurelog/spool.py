@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 SPOOL: Final = "spool"
 OPEN: Final = ".open"
 SEALED: Final = ".seg"
+REWRITE: Final = ".rewrite"
 _NAME = re.compile(r"(?P<writer>.+)-(?P<number>\d{8})(?P<suffix>\.open|\.seg)")
 
 
@@ -221,6 +222,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def rewrite_segment(path: Path, data: bytes) -> None:
+    """`data` in the place of the sealed segment at `path`, whole or not at all."""
+    partial = path.with_name(f".{path.name}{REWRITE}")
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+    try:
+        _write_all(handle, data)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    os.replace(partial, path)
+    sync_folder(path.parent)
 
 
 def _write_all(handle: int, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Where a lake lies: a directory or an S3-compatible bucket, behind six verbs.
+"""Where a lake lies: a directory or an S3-compatible bucket, behind a few verbs.
 
 A file appears whole or not at all under its name: on disk by write, sync, rename and sync of the folder, on
 S3 because an object exists once its upload is complete.
@@ -28,6 +28,9 @@ class Storage(Protocol):
     def names(self, folder: str) -> list[str]:
         """Files directly in `folder`, sorted; none where it does not exist."""
 
+    def walk(self, folder: str) -> list[str]:
+        """Names of all files below `folder`, sorted, unfinished ones too."""
+
     def read(self, name: str) -> bytes:
         """The whole file. Raises FileNotFoundError."""
 
@@ -51,6 +54,11 @@ class DiskStorage:
                 )
         except FileNotFoundError:
             return []
+
+    def walk(self, folder: str) -> list[str]:
+        return sorted(
+            str(each.relative_to(self.root)) for each in (self.root / folder).rglob("*") if each.is_file()
+        )
 
     def read(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
@@ -114,6 +122,14 @@ class S3Storage:
         chosen = self._selector(f"{self._root}/{folder}", allow_not_found=True)
         return sorted(
             each.base_name for each in self._try(self._fs.get_file_info, chosen) if each.type == self._file
+        )
+
+    def walk(self, folder: str) -> list[str]:
+        chosen = self._selector(f"{self._root}/{folder}", allow_not_found=True, recursive=True)
+        return sorted(
+            each.path.removeprefix(f"{self._root}/")
+            for each in self._try(self._fs.get_file_info, chosen)
+            if each.type == self._file
         )
 
     def read(self, name: str) -> bytes:
