@@ -37,8 +37,21 @@ def kind_of(kind: pa.DataType) -> str:
     return UNUSABLE
 
 
+def plain(batch: pa.Table) -> pa.Table:
+    """The table with columns whose layout Arrow's kernels do not know (views, runs, extensions) in a plain
+    one."""
+    for place, name in enumerate(batch.schema.names):
+        if _is_odd(batch.schema.field(place).type):
+            batch = batch.set_column(place, name, one_array(batch.column(place)))
+    return batch
+
+
 def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The column as one contiguous array."""
+    """The column as one contiguous array of a plain layout."""
+    if _is_odd(column.type):
+        chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+        known = [_plain_array(chunk) for chunk in chunks]
+        return pa.concat_arrays(known) if known else pa.array([], _plain_type(column.type))
     if isinstance(column, pa.ChunkedArray):
         if column.num_chunks == 1:
             return column.chunk(0)
@@ -47,6 +60,40 @@ def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         joined = column.combine_chunks()
         return joined if isinstance(joined, pa.Array) else joined.chunk(0)
     return column
+
+
+def _is_odd(kind: pa.DataType) -> bool:
+    return bool(
+        isinstance(kind, pa.BaseExtensionType)
+        or pa.types.is_run_end_encoded(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_binary_view(kind)
+        or (pa.types.is_dictionary(kind) and _is_odd(kind.value_type))
+    )
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    while _is_odd(kind):
+        if isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        elif pa.types.is_run_end_encoded(kind) or pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        else:
+            kind = pa.string() if pa.types.is_string_view(kind) else pa.binary()
+    return kind
+
+
+def _plain_array(array: pa.Array) -> pa.Array:
+    while _is_odd(array.type):
+        if isinstance(array.type, pa.BaseExtensionType):
+            array = array.storage
+        elif pa.types.is_run_end_encoded(array.type):
+            array = pc.run_end_decode(array)
+        elif pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        else:
+            array = array.cast(_plain_type(array.type))
+    return array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

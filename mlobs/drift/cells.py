@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from mlobs.drift.deep import word_hash
 from mlobs.drift.grid import FINE, Floats
 from mlobs.drift.spec import CATEGORY, NUMBER, ColumnSpec, Spec
 from mlobs.drift.state import State
@@ -71,6 +72,11 @@ def yardstick(reference: State, spec: Spec) -> Yardstick:
     names = tuple(column.name for column in chosen)
     width = max((column.cells for column in chosen), default=1)
     counted = counted_state(reference, spec, names, width)
+    for row, column in enumerate(chosen):
+        if column.kind == CATEGORY and column.novel:  # what a second sample of the same law would not know
+            total = counted.cells[row].sum()
+            counted.cells[row] *= 1 - column.novel
+            counted.cells[row, column.cells - 1] += column.novel * total
     groups = np.zeros((len(names), width), dtype=np.intp)
     edges = np.zeros((len(names), width))
     atoms = np.zeros((len(names), width), dtype=bool)
@@ -115,11 +121,27 @@ def counted_state(state: State, spec: Spec, names: Sequence[str], width: int) ->
 
 
 def groups_of(column: ColumnSpec, reference: Floats) -> npt.NDArray[np.intp]:
-    """The coarse cell of each cell of a column. Categories stand most frequent first; rare and unseen ones
-    join the rarest."""
+    """The coarse cell of each cell of a column."""
     if column.kind == CATEGORY or column.grid is None:
-        return coarse_groups(reference, np.ones(len(reference), dtype=bool), CATEGORY_CELL)
+        return _category_groups(column, reference)
     return coarse_groups(reference, column.grid.atoms, NUMBER_CELL)
+
+
+def _category_groups(column: ColumnSpec, reference: Floats) -> npt.NDArray[np.intp]:
+    """A category of some share keeps a cell; the others are joined in the order of their hashes.
+
+    Joined by frequency, cells of a short reference would hold the categories that chance made frequent in
+    it, and every other sample would differ from it.
+    """
+    total = max(float(reference.sum()), 1.0)
+    known = len(column.categories)
+    own = [place for place in range(known) if reference[place] >= total * CATEGORY_CELL]
+    rest = [place for place in range(known) if reference[place] < total * CATEGORY_CELL]
+    rest.sort(key=lambda place: word_hash(column.categories[place]))
+    order = np.array([*own, *rest, *range(known, len(reference))], dtype=np.intp)
+    groups = np.empty(len(reference), dtype=np.intp)
+    groups[order] = coarse_groups(reference[order], np.ones(len(reference), dtype=bool), CATEGORY_CELL)
+    return groups
 
 
 def coarse_groups(counts: Floats, atoms: npt.NDArray[np.bool_], least: float) -> npt.NDArray[np.intp]:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlobs.drift.causes import describe
-from mlobs.drift.checks import CheckResult, run_checks
+from mlobs.drift.checks import CheckResult, is_masked, run_checks
 from mlobs.drift.profile import profile
 from mlobs.drift.reference import WHOLE, Reference
 from mlobs.drift.score import (
@@ -31,7 +31,7 @@ from mlobs.drift.score import (
 )
 from mlobs.drift.spec import NUMBER, RANGE, SCHEMA, TYPE, UNUSABLE, ColumnSpec, Spec
 from mlobs.drift.state import State, empty_state, merge
-from mlobs.drift.verdicts import ABSENT, DRIFTED
+from mlobs.drift.verdicts import ABSENT, DRIFTED, MASKED, MASKED_DETAIL
 from mlobs.errors import EXIT_FINDING, EXIT_FINE, EXIT_UNAVAILABLE
 from mlobs.stats.margin import PSI_MARGIN
 
@@ -40,6 +40,8 @@ SIGNIFICANCE: Final = 0.001
 MIN_ROWS: Final = 100
 MARGIN: Final = 0.05
 UNSUPPORTED: Final = "unsupported"
+_WHOLE: Final = 2.0**53
+"""Integers beyond are rounded to the nearest float64."""
 MISSING: Final = "missing"
 DISTRIBUTION: Final = "distribution"
 
@@ -190,6 +192,8 @@ def _judge(
         texts = [_check_detail(result, column, reference, current, types) for result in failed]
         worst = max(failed, key=lambda result: result.share - result.worst)
         return DRIFTED, worst.check, "; ".join(texts)
+    if is_masked(current, column):
+        return ABSENT, MASKED, MASKED_DETAIL
     psi = scores.get(PSI)
     if psi is None or psi.status == NO_DATA:
         side = "reference" if psi is None or not psi.n_reference else "current table"
@@ -229,13 +233,12 @@ def _constant(column: ColumnSpec, reference: Reference, current: State) -> tuple
     before, after = (_only_value(state, column.name) for state in (reference.state, current))
     if before is None or after is None:
         return None
+    about = "about " if abs(before) >= _WHOLE and column.arrow.startswith(("int", "uint")) else ""
     if before == after:
-        return CONSTANT, f"always {before:.6g}"
+        return CONSTANT, f"always {about}{before:.6g}"
     change = abs(after - before) / max(abs(before), 5e-324)
-    return (
-        CONSTANT_CHANGED,
-        f"always {before:.6g}, now always {after:.9g} (a relative change of {change:.1e}, within rounding)",
-    )
+    said = f"always {about}{before:.6g}, now always {about}{after:.9g}"
+    return CONSTANT_CHANGED, f"{said} (a relative change of {change:.1e}, within rounding)"
 
 
 def _only_value(state: State, name: str) -> float | None:

@@ -125,6 +125,7 @@ def _column_out(column: ColumnSpec) -> dict[str, Any]:
         "known": sorted(column.known),
         "rare": column.rare,
         "open_ended": column.open_ended,
+        "novel": column.novel,
         "limits": column.limits,
     }
 
@@ -141,6 +142,7 @@ def _column_in(entry: dict[str, Any]) -> ColumnSpec:
         entry["rare"],
         entry["open_ended"],
         None if limits is None else (float(limits[0]), float(limits[1])),
+        novel=entry.get("novel", 0.0),
     )
 
 

@@ -16,15 +16,13 @@ import numpy as np
 
 from mlobs.drift.block import Block, merge_blocks
 from mlobs.drift.grid import Floats
-from mlobs.drift.score import INSUFFICIENT, NO_DATA, OK
+from mlobs.drift.score import INSUFFICIENT, NO_DATA, OK, OVERFLOW
 from mlobs.drift.state import State
 
 SHRINKAGE: Final = 0.01
 """Weight of the diagonal in every covariance, beside what the sample size asks for."""
 KEPT_VARIANCE: Final = 0.9
 ROWS_PER_COLUMN: Final = 10
-OVERFLOW: Final = "overflow"
-"""Values whose squares leave the range of a float64."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mlobs.drift import hll
-from mlobs.drift.arrays import Numbers, codes, numbers, one_array, row_hashes
+from mlobs.drift.arrays import Numbers, codes, kind_of, numbers, one_array, plain, row_hashes, valid_mask
 from mlobs.drift.bits import sparse
 from mlobs.drift.block import Block, block_of
 from mlobs.drift.deep import of_numbers, of_words
 from mlobs.drift.grid import Ints
-from mlobs.drift.spec import CATEGORY, NULL, NUMBER, RANGE, SCHEMA, TYPE, UNSEEN, ColumnSpec, Spec
+from mlobs.drift.spec import CATEGORY, NULL, NUMBER, RANGE, SCHEMA, TYPE, UNSEEN, UNUSABLE, ColumnSpec, Spec
 from mlobs.drift.state import EXAMPLES, ColumnCounts, State, Stratum, empty_state, keep_smallest, merge
 from mlobs.names import ANY_CHECK
 
@@ -36,6 +36,7 @@ def profile(batch: pa.Table | pa.RecordBatch, spec: Spec, weights: npt.ArrayLike
             if batch.num_rows
             else empty_state(spec.reference)
         )
+    batch = plain(pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch)
     rounded = round_weights(weights)
     different = np.unique(rounded)
     if len(different) == 1:
@@ -173,6 +174,8 @@ def _profile_categories(
     array: pa.Array, column: ColumnSpec, deep: bool
 ) -> tuple[ColumnCounts, dict[str, Mask]]:
     rows = len(array)
+    if kind_of(array.type) == UNUSABLE and not pa.types.is_null(array.type):
+        return _nothing_usable(array, column, deep)
     position, words, valid = codes(array)
     per_word = np.bincount(position, minlength=len(words)).astype(np.int64) if len(words) else _EMPTY
     cell_of = column.cells_of(words)
@@ -186,8 +189,9 @@ def _profile_categories(
         strange = cell_of == column.cells - 1
         found = {words[code]: int(per_word[code]) for code in np.flatnonzero(strange) if per_word[code]}
         unseen = keep_smallest(found, EXAMPLES)
-        at = strange[position]
-        failing[UNSEEN] = at if valid is None else _spread(at, valid)
+        if not column.meets_masked(found):
+            at = strange[position]
+            failing[UNSEEN] = at if valid is None else _spread(at, valid)
     counted: dict[str, int] = {}
     if deep:
         for word, count in zip(words, per_word.tolist(), strict=True):
@@ -197,6 +201,17 @@ def _profile_categories(
         rows, cells, _EMPTY, rows - len(position), unseen=unseen, deep=of_words(counted) if deep else None
     )
     return counts, failing
+
+
+def _nothing_usable(array: pa.Array, column: ColumnSpec, deep: bool) -> tuple[ColumnCounts, dict[str, Mask]]:
+    """A column of categories that came as lists or structs: nulls, and values of a wrong type."""
+    valid = valid_mask(array)
+    wrong = int(valid.sum())
+    cells = np.zeros(column.cells, dtype=np.int64)
+    counts = ColumnCounts(
+        len(array), cells, _EMPTY, len(array) - wrong, wrong=wrong, deep=of_words({}) if deep else None
+    )
+    return counts, {NULL: ~valid, TYPE: valid}
 
 
 def _at(index: npt.NDArray[np.int64], rows: int) -> Mask:

@@ -216,7 +216,7 @@ def _cell(found: list[Verdict], window: WindowRow) -> HeatCell | None:
     if window.verdict == "insufficient":
         return HeatCell("insufficient", window.status, window.detail, score)
     if all(one.verdict == "absent" for one in found):
-        return HeatCell("absent", found[0].status, "no value in this window", None)
+        return HeatCell("absent", found[0].status, found[0].detail or "no value in this window", None)
     return HeatCell("ok", "ok", "", score)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mlobs.drift.arrays import codes, kind_of, numbers, one_array, text_of
+from mlobs.drift.arrays import codes, kind_of, numbers, one_array, plain, text_of
 from mlobs.drift.checks import DayShares, check_shares
 from mlobs.drift.grid import Floats, grid_of, reference_edges
 from mlobs.drift.profile import profile
@@ -109,7 +109,8 @@ def build_reference(
     spec = learn_spec(batches, columns, slicing.helpers, [slicing.segment] if slicing.segment else [])
     states: dict[tuple[str, str], State] = {}
     order: dict[str, float] = {}
-    for batch in batches():
+    for read in batches():
+        batch = plain(read)
         for label, rank, segment, part in _cut(batch, slicing):
             order[label] = rank
             state = profile(part, spec)
@@ -334,10 +335,11 @@ def _category(name: str, arrow: str, words: Mapping[str, int]) -> ColumnSpec:
         key=lambda word: (-words[word], word),
     )
     rare = frozenset(words) - set(heavy)
+    novel = sum(count == 1 for count in words.values()) / max(total, 1)
     if len(words) > KNOWN_CAP:
         return ColumnSpec(name, CATEGORY, arrow, categories=tuple(heavy), rare=RARE_CELLS, open_ended=True)
     cells = RARE_CELLS if len(rare) > 1 else 1
-    return ColumnSpec(name, CATEGORY, arrow, categories=tuple(heavy), known=rare, rare=cells)
+    return ColumnSpec(name, CATEGORY, arrow, categories=tuple(heavy), known=rare, rare=cells, novel=novel)
 
 
 def _count_words(array: pa.Array, counts: dict[str, int]) -> None:

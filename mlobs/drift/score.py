@@ -43,6 +43,8 @@ INSUFFICIENT: Final = "insufficient"
 NO_DATA: Final = "no_data"
 CONSTANT: Final = "constant"
 CONSTANT_CHANGED: Final = "constant_changed"
+OVERFLOW: Final = "overflow"
+"""The distance, or what it is made of, leaves the range of a float64."""
 CONSTANT_TOLERANCE: Final = 1e-4
 """Relative change of a constant that is not worth a word: other rounding, another float type."""
 LEAST_EXPECTED: Final = 5.0
@@ -85,7 +87,8 @@ def score(
     """
     stick = reference if isinstance(reference, Yardstick) else yardstick(reference, spec)
     now = counted_state(current, spec, stick.names, stick.groups.shape[1])
-    measured = _measure(stick, now, statistics, margin)
+    with np.errstate(over="ignore", invalid="ignore"):  # values near the end of the floats: see `OVERFLOW`
+        measured = _measure(stick, now, statistics, margin)
     status = _statuses(stick, now, min_rows)
     scores = []
     for row, name in enumerate(stick.names):
@@ -96,9 +99,12 @@ def score(
                 continue
             found = [None if part is None else float(part[row]) for part in measured[statistic]]
             value, plain, p_value, bound = found if status[row] != NO_DATA else (None, None, None, None)
-            if same:
+            said = status[row]
+            if any(part is not None and not np.isfinite(part) for part in (value, plain, bound)):
+                value, plain, p_value, bound, said = None, None, None, None, OVERFLOW
+            if same and said != OVERFLOW:
                 value, p_value = 0.0, None if p_value is None else 1.0
-            scores.append(Score(name, statistic, value, plain, n, m, status[row], p_value, bound))
+            scores.append(Score(name, statistic, value, plain, n, m, said, p_value, bound))
     return scores
 
 
@@ -179,7 +185,7 @@ def _statuses(stick: Yardstick, now: Counted, min_rows: float) -> list[str]:
 
 def _rounding(stick: Yardstick, now: Counted, row: int) -> bool:
     """Both sides are constant and differ by no more than rounding."""
-    before, after = stick.counted.low[row], now.low[row]
+    before, after = float(stick.counted.low[row]), float(now.low[row])
     if before != stick.counted.high[row] or after != now.high[row]:
         return False
     return bool(abs(after - before) <= CONSTANT_TOLERANCE * abs(before))

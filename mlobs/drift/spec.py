@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +27,10 @@ SCHEMA: Final = "schema"
 CHECKS: Final = (NULL, UNSEEN, RANGE, TYPE, CONSTANT, SCHEMA)
 ROW_CHECKS: Final = (NULL, UNSEEN, RANGE, TYPE, SCHEMA)
 """Checks that a single row can fail; a column is constant only as a whole."""
+
+_MASKED = re.compile(r"[0-9a-f]{8}:(?:[0-9a-f]{32}|[0-9a-f]{64})")
+"""What masking with a key leaves of a text: id of the key, colon, hash."""
+EXAMINED: Final = 16
 
 HEAVY: Final = 1 / 1000
 """Categories from this share of the reference on have a cell of their own; the rarer ones share hashed
@@ -58,6 +63,9 @@ class ColumnSpec:
     """Declared range, else what the reference saw: values outside fail `range`."""
     declared: bool = False
     """The limits or categories were declared by a person and not inferred."""
+    novel: float = 0.0
+    """Share of rows in categories that the reference had once: as many of another sample are in new ones
+    (Good 1953)."""
     places: Mapping[str, int] = field(default_factory=dict)
     """Cell of each of `categories`; filled in when it is made."""
     row_checks: frozenset[str] = frozenset(ROW_CHECKS)
@@ -71,6 +79,12 @@ class ColumnSpec:
             if cell == unseen and (self.open_ended or words[at] in self.known):
                 cells[at] = len(self.categories) + word_hash(words[at]) % self.rare
         return np.array(cells, dtype=np.intp)
+
+    def meets_masked(self, words: Collection[str]) -> bool:
+        """The words are keyed hashes of the feature log, and the reference was built of raw text."""
+        own = (*self.categories[:EXAMINED], min(self.known, default=""))
+        hashed = bool(words) and all(_MASKED.fullmatch(word) for word in words)
+        return hashed and not any(_MASKED.fullmatch(word) for word in own)
 
     def __post_init__(self) -> None:
         if len(self.places) != len(self.categories):

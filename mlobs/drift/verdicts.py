@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mlobs.drift.causes import describe
-from mlobs.drift.checks import DayShares, run_checks
+from mlobs.drift.checks import DayShares, is_masked, run_checks
 from mlobs.drift.reference import SCORE, WHOLE, Reference
 from mlobs.drift.score import INSUFFICIENT, OK, STATISTICS, score
 from mlobs.drift.spec import NULL, RANGE, Spec
@@ -18,6 +18,10 @@ DRIFTED: Final = "drifted"
 ABSENT: Final = "absent"
 NO_REFERENCE: Final = "no_reference"
 NO_DATA: Final = "no_data"
+MASKED: Final = "masked"
+MASKED_DETAIL: Final = (
+    "the reference holds raw text, the rows keyed hashes of it (masked): build it from the feature log"
+)
 EXPORTED: Final = "exported"
 """Status of a score that is shown and judges nothing."""
 CHECKS_PREFIX: Final = "check:"
@@ -95,8 +99,10 @@ def judge(
         )
         return slice_says(INSUFFICIENT, INSUFFICIENT, detail, scores)
     failed = _checks(stream, start, end, state, reference, spec, days, margin)
+    masked = [column.name for column in spec.columns.values() if is_masked(state, column)]
+    scores = [_not_comparable(one) if one.feature in masked else one for one in scores]
     if not failed:
-        return slice_says(OK, OK, "", scores)
+        return slice_says(OK, OK, f"{', '.join(masked)}: {MASKED_DETAIL}" if masked else "", scores)
     worst = max(failed, key=lambda found: (found.value or 0.0) - (found.threshold or 0.0))
     detail = "; ".join(f"{found.feature}: {found.detail}" for found in failed[:3])
     return slice_says(DRIFTED, worst.status, detail, [*failed, *scores])
@@ -111,6 +117,10 @@ def without_reference(stream: Stream, start: float, end: float, rows: int) -> Wi
 def absent(model: str, start: float, end: float) -> WindowVerdict:
     """A window in which a model that had traffic before had none."""
     return WindowVerdict(Stream(model, "", ""), start, end, 0, ABSENT, NO_DATA, "", "no row in this window")
+
+
+def _not_comparable(one: Verdict) -> Verdict:
+    return replace(one, verdict=ABSENT, status=MASKED, value=None, p_value=None, detail=MASKED_DETAIL)
 
 
 def _checks(
