@@ -18,6 +18,7 @@ from mlobs.sdk.call import USE
 from mlobs.sdk.capture import Extractor, Extractors, as_extractor
 from mlobs.sdk.options import make_settings
 from mlobs.sdk.price import calibrate
+from mlobs.sdk.rows import Batch, as_column, refuse_streams
 from mlobs.sdk.runtime import Log, Runtime
 from mlobs.sdk.spans import SpanPipeline
 from mlobs.settings import Settings
@@ -213,6 +214,7 @@ def observe(
     features: str | Extractor | None = None,
     decision: Extractor | None = None,
     segment: str | Extractor | None = None,
+    batch: str | Extractor | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -228,6 +230,7 @@ def observe(
     features: str | Extractor | None = None,
     decision: Extractor | None = None,
     segment: str | Extractor | None = None,
+    batch: str | Extractor | None = None,
 ) -> F | Callable[[F], F]:
     """Measure every call of a function and keep a share of them; the function behaves as before.
 
@@ -237,24 +240,45 @@ def observe(
     function, `decision` takes its result; a text names a parameter, or else a key of the first mapping
     argument. Without them the features are the first argument that is a mapping, a pydantic model or a
     dataclass. Raises UsageError for an extractor that is neither callable nor a name.
+
+    `batch` makes it a batch call: the rows among its arguments (a name or a callable), each a mapping, and a
+    result that holds one prediction a row. It is one call with one duration, and a record for each kept row.
+    The other extractors are then of a row: a callable takes the row (`decision`: its prediction), a name is a
+    parameter with one value a row, or a key of each row.
     """
 
     def decorate(target: F) -> F:
         if isinstance(target, staticmethod | classmethod):
             return cast(F, type(target)(decorate(cast(F, target.__func__))))
-        binding = Binding(
-            target,
-            model=model or str(getattr(target, "__name__", type(target).__name__)),
-            version=version,
-            variant=variant,
-            extractors=Extractors(
+        taken = as_extractor(batch, "batch", target)
+        if taken is None:
+            by_row = None
+            extractors = Extractors(
                 prediction_id=as_extractor(prediction_id, "prediction_id", target),
                 entity=as_extractor(entity, "entity", target),
                 features=as_extractor(features, "features", target),
                 decision=decision,
                 segment=as_extractor(segment, "segment", target),
-            ),
+            )
+        else:
+            refuse_streams(target)
+            extractors = Extractors()
+            by_row = Batch(
+                taken,
+                prediction_id=as_column(prediction_id, "prediction_id", target),
+                entity=as_column(entity, "entity", target),
+                features=features if callable(features) else None,
+                segment=as_column(segment, "segment", target),
+                decision=decision,
+            )
+        binding = Binding(
+            target,
+            model=model or str(getattr(target, "__name__", type(target).__name__)),
+            version=version,
+            variant=variant,
+            extractors=extractors,
             runtime=default_runtime,
+            batch=by_row,
         )
         with _LOCK:
             _BINDINGS.add(binding)

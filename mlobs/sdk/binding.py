@@ -12,15 +12,17 @@ from time import perf_counter, thread_time
 from typing import Any
 
 from mlobs import names
-from mlobs.sdk import meter
+from mlobs.sdk import meter, rows
 from mlobs.sdk.call import CURRENT, USE, Call, Marker, Target, call_of
 from mlobs.sdk.capture import Extractors, first_mapping, snapshot
 from mlobs.sdk.good import spoiled
 from mlobs.sdk.guard import Guard
 from mlobs.sdk.keep import drop_context, enter_trace, keep
+from mlobs.sdk.rows import Batch
 from mlobs.sdk.runtime import Runtime
 from mlobs.sdk.sampling import NEVER, crc_limit, geometric, kept_by_id
 from mlobs.sdk.trace import INCOMING
+from mlobs.sdk.values import BATCH, SIZES, add_value
 from mlobs.sdk.wrap import Mode, closure_cells, code_of, make_wrapper, names_used
 
 _KEPT = -1.0
@@ -46,12 +48,14 @@ class Binding:
         extractors: Extractors,
         runtime: Callable[[], Runtime],
         llm: bool = False,
+        batch: Batch | None = None,
     ) -> None:
         self.model = meter.clean_label(model)
         self.version = meter.clean_label(version)
         self.variant = variant
         self.extractors = extractors
         self.llm = llm
+        self.batch = batch
         self.stages: Any = {}
         self.guard = Guard()
         self.runtime: Runtime | None = None
@@ -158,7 +162,7 @@ class Binding:
 
     def _looks(self) -> bool:
         """Whether the end of every call is looked at: for its decision, or how near the threshold it is."""
-        return self.extractors.decision is not None or self._near is not None
+        return self.extractors.decision is not None or self._near is not None or self.batch is not None
 
     def _become(self, mode: Mode) -> None:
         if mode != self._mode:
@@ -221,11 +225,37 @@ class Binding:
     def _begun(
         self, runtime: Runtime, marker: Marker | None, number: float, args: Args, kwargs: Kwargs
     ) -> tuple[float, Marker | None]:
+        if self.batch is not None:
+            return self._begun_batch(self.batch, runtime, marker, number, args, kwargs)
         if number < 0:
             return self._kept(runtime, marker, None, "trace", args, kwargs)
         if number >= self._due and self._drawn(runtime, number):
             return self._kept(runtime, marker, None, "rate", args, kwargs)
         return (_KEPT if self._looks() else self._slow), marker
+
+    def _begun_batch(
+        self,
+        batch: Batch,
+        runtime: Runtime,
+        marker: Marker | None,
+        number: float,
+        args: Args,
+        kwargs: Kwargs,
+    ) -> tuple[float, Marker]:
+        """A batch call: its rows are drawn, not the call, where they have ids."""
+        began = thread_time()
+        marker = [self, None] if marker is None else marker
+        call = call_of(marker)
+        if call.chosen is None:
+            call.chosen = rows.choose(batch, args, kwargs, self._rate, self._crc_limit, runtime.random)
+            add_value(runtime.meter, BATCH, (self.model,), SIZES, len(call.chosen.rows))
+        if number < 0 and runtime.keeps:
+            rows.add(batch, call.chosen, range(len(call.chosen.rows)), "trace")
+        runtime.spent += thread_time() - began
+        if call.chosen.reasons:
+            call.captured = True
+            return self._kept(runtime, marker, None, "trace" if number < 0 else "rate", args, kwargs)
+        return _KEPT, marker
 
     def _drawn(self, runtime: Runtime, number: float) -> bool:
         """Whether the draw ahead meets this call; draws the next one."""
@@ -308,7 +338,7 @@ class Binding:
         if not call.kept:
             call.kept = True
             call.event_time = runtime.clock()
-            if runtime.log is not None:
+            if runtime.log is not None and not call.captured:
                 call.captured = True
                 call.features = self._guarded("features", self._features, args, kwargs)
             enter_trace(runtime, call)
@@ -376,7 +406,9 @@ class Binding:
                 self._complete(call, runtime, args, kwargs)
                 entity = self._guarded("entity", self._entity, args, kwargs)
                 laps = [] if marker is None else marker[2:]
-                keep(runtime, self, call, laps, outcome, start, took, result, error, entity)
+                if self.batch is not None and call.chosen is not None and call.reason in ("error", "slow"):
+                    rows.add(self.batch, call.chosen, range(len(call.chosen.rows)), call.reason)
+                keep(runtime, self, call, laps, outcome, start, took, result, error, entity, args, kwargs)
                 runtime.spent += thread_time() - began
         except Exception as problem:  # noqa: BLE001 - the guard's
             self.guard.swallow("keep", problem)
@@ -393,9 +425,17 @@ class Binding:
             call.reason, call.kept = "error", True
         elif took > self._slow:
             call.reason, call.kept = "slow", True
+        elif self.batch is not None and self._near is not None:
+            self._guarded("near", self._near_rows, self.batch, call, result)
         elif self._near is not None and self._guarded("near", self._is_near, result):
             call.reason, call.kept = "near_threshold", True
         return call.kept
+
+    def _near_rows(self, batch: Batch, call: Call, result: Any) -> None:
+        places = [place for place, value in enumerate(rows.as_sequence(result)) if self._is_near(value)]
+        if places and call.chosen is not None:
+            rows.add(batch, call.chosen, places, "near_threshold")
+            call.reason, call.kept = "near_threshold", True
 
     def _guarded(self, site: str, fn: Callable[..., Any], *args: Any) -> Any:
         """What `fn` gives, None when it raises: one extractor that fails does not cost the record."""
@@ -418,7 +458,7 @@ class Binding:
 
     def _complete(self, call: Call, runtime: Runtime, args: Args, kwargs: Kwargs) -> None:
         """What the record of a kept call still lacks."""
-        if runtime.log is not None and not call.captured:
+        if runtime.log is not None and not call.captured and self.batch is None:
             taken = self._guarded("features", self._features, args, kwargs) or {}
             call.features = {**taken, **(call.features or {})}
         if call.segment is None and self.extractors.segment is not None:
@@ -437,6 +477,11 @@ class Binding:
         return None if found is None else meter.clean_label(found)
 
     def _decide(self, call: Call, runtime: Runtime, result: Any) -> None:
+        if self.batch is not None and self.batch.decision is not None:
+            for prediction in rows.as_sequence(result):
+                value = meter.clean_label(self.batch.decision(prediction))
+                runtime.meter.add(meter.PREDICTIONS, (self.model, self.version, value))
+            return
         if call.decision is None and self.extractors.decision is not None:
             call.decision = self.extractors.decision(result)
         if call.decision is not None:

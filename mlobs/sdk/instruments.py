@@ -17,7 +17,6 @@ finite number is not counted, and the guard counts that. One of these costs abou
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -29,11 +28,11 @@ from mlobs.sdk.buckets import Bounds, plain_bounds
 from mlobs.sdk.call import CURRENT, USE, Call, call_of
 from mlobs.sdk.meter import COUNTER, GAUGE, HISTOGRAM, Family, Meter, clean_label
 from mlobs.sdk.runtime import Runtime
+from mlobs.sdk.values import BATCH, SIZES, add_value
 
 HIT, MISS, ERROR = "hit", "miss", "error"
 
 _AT = (names.MODEL, names.STAGE)
-BATCH = Family(names.BATCH_SIZE, HISTOGRAM, (names.MODEL,), "Rows of a batch.")
 LENGTH = Family(names.QUEUE_LENGTH, GAUGE, _AT, "What waits before the stage.")
 WAIT = Family(names.QUEUE_DURATION, HISTOGRAM, _AT, "Seconds that something waited before the stage.")
 LOOKS = Family(names.CACHE_REQUESTS, COUNTER, (*_AT, names.RESULT), "Looks into the stage's cache.")
@@ -41,7 +40,6 @@ AGE = Family(
     names.FEATURE_AGE, HISTOGRAM, (names.MODEL, names.FEATURE), "Age of a feature's value when it was used."
 )
 
-_SIZES = plain_bounds(float(2**power) for power in range(13))
 _WAITS = plain_bounds(names.DEFAULT_BUCKETS)
 _AGES = (1, 5, 15, 60, 300, 900, 3_600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 2_592_000)
 """Edges of an age in seconds; one at every freshness threshold is added."""
@@ -54,14 +52,7 @@ def observe_value(
     runtime: Runtime, family: Family, values: tuple[str, ...], bounds: Bounds, value: float
 ) -> None:
     """Count `value` in a histogram's cells. Raises ValueError for what is no finite number."""
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError("not a finite number")
-    meter = runtime.meter
-    cells = (meter.shards(family, values, bounds).mine() if meter.sharded else
-             meter.block(family, values, bounds))  # fmt: skip
-    cells[bisect_left(bounds.fine, number) + 1] += 1
-    cells[0] += number
+    add_value(runtime.meter, family, values, bounds, value)
 
 
 def model_of_call(given: str | None = None) -> str:
@@ -80,7 +71,7 @@ def batch(size: int, *, model: str | None = None) -> None:
     USE.notice()
     runtime = default_runtime()
     try:
-        observe_value(runtime, BATCH, (model_of_call(model),), _SIZES, size)
+        observe_value(runtime, BATCH, (model_of_call(model),), SIZES, size)
     except Exception as problem:  # noqa: BLE001 - the guard's
         runtime.guard.swallow("batch", problem)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from time import perf_counter, time_ns
 from typing import Any, Protocol
 
 from mlobs import names
+from mlobs.sdk import rows
 from mlobs.sdk.call import Call, Lap, Marker
 from mlobs.sdk.guard import Guard
 from mlobs.sdk.meter import REQUEST, clean_label
 from mlobs.sdk.record import make_record, stage_spans
+from mlobs.sdk.rows import Batch
 from mlobs.sdk.runtime import Runtime
 from mlobs.sdk.spanjob import SpanJob
 from mlobs.sdk.trace import INCOMING, TraceContext, new_context
@@ -27,6 +30,9 @@ class Observed(Protocol):
 
     @property
     def variant(self) -> str | None: ...
+
+    @property
+    def batch(self) -> Batch | None: ...
 
 
 def enter_trace(runtime: Runtime, call: Call) -> None:
@@ -73,6 +79,8 @@ def keep(
     result: Any,
     error: BaseException | None,
     entity: str | None,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
 ) -> None:
     """Hand over a kept call; a few microseconds, the rest is done by threads of their own."""
     if call.context is None:  # kept at its end: slow or failed
@@ -80,22 +88,28 @@ def keep(
         call.context = new_context(call.parent, runtime.bits, sampled=runtime.spans is not None)
     rate = runtime.rate_of(observed.model)
     if runtime.log is not None:
-        runtime.log.offer(
-            make_record(
-                call,
-                laps,
-                service=runtime.settings.service,
-                model=observed.model,
-                version=observed.version,
-                variant=observed.variant,
-                outcome=outcome,
-                took=took,
-                result=result,
-                entity=entity,
-                now=runtime.clock(),
-                rate=rate,
-            )
+        record = make_record(
+            call,
+            laps,
+            service=runtime.settings.service,
+            model=observed.model,
+            version=observed.version,
+            variant=observed.variant,
+            outcome=outcome,
+            took=took,
+            result=result,
+            entity=entity,
+            now=runtime.clock(),
+            rate=rate,
         )
+        batch = observed.batch
+        if batch is None or call.chosen is None:
+            runtime.log.offer(record)
+        else:
+            for row in rows.records(
+                batch, call.chosen, record, result, args, kwargs or {}, rate, runtime.guard
+            ):
+                runtime.log.offer(row)
     runtime.exemplars.note(
         (REQUEST.name, observed.model, observed.version, outcome), took, call.context, runtime.clock()
     )
