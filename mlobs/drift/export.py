@@ -21,6 +21,23 @@ PIPELINE = "drift"
 _BAD = "bad"
 
 
+Gains = dict[tuple[str, str, str, str], float]
+"""By (metric, model, check or empty, result)."""
+
+
+def gains_of(window: WindowVerdict, state: State | None) -> Gains:
+    """What a closed unsegmented window adds to the counters: one slice, and its rows by check, weighted."""
+    model = window.stream.model
+    found: Gains = {(names.DRIFT_SLICES, model, "", window.result): 1.0}
+    if state is not None and window.reference:
+        total = state.weighted_rows
+        for check in (*ROW_CHECKS, names.ANY_CHECK):
+            bad = sum(w * stratum.bad_rows.get(check, 0) for w, stratum in state.strata.items())
+            found[names.DATA_QUALITY_ROWS, model, check, _BAD] = float(bad)
+            found[names.DATA_QUALITY_ROWS, model, check, names.OK] = max(total - bad, 0.0)
+    return found
+
+
 class DriftMetrics:
     """Counters of closed windows and rows, gauges of scores and breaches."""
 
@@ -57,17 +74,16 @@ class DriftMetrics:
             for result in (names.OK, _BAD):
                 self._rows.labels(model, check, result)
 
-    def window(self, window: WindowVerdict, state: State | None) -> None:
-        """Count an unsegmented window that was closed, and show its scores."""
+    def add(self, gains: Gains) -> None:
+        """Count what closed windows gained, or what the store says they gained before this process began."""
+        for (metric, model, part, result), value in gains.items():
+            self.know(model)
+            labels = (model, result) if metric == names.DRIFT_SLICES else (model, part, result)
+            (self._slices if metric == names.DRIFT_SLICES else self._rows).labels(*labels).inc(value)
+
+    def show(self, window: WindowVerdict) -> None:
+        """The scores of an unsegmented window that was closed."""
         model = window.stream.model
-        self.know(model)
-        self._slices.labels(model, window.result).inc()
-        if state is not None and window.reference:
-            total = state.weighted_rows
-            for check in (*ROW_CHECKS, names.ANY_CHECK):
-                bad = sum(w * stratum.bad_rows.get(check, 0) for w, stratum in state.strata.items())
-                self._rows.labels(model, check, _BAD).inc(bad)
-                self._rows.labels(model, check, names.OK).inc(max(total - bad, 0.0))
         for found in window.verdicts:
             if found.statistic == "psi" and found.value is not None:
                 self._score.labels(model, found.feature, found.statistic, window.reference).set(found.value)

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from mlobs.drift import tables
 from mlobs.drift.codec import dump_state, load_state
+from mlobs.drift.export import Gains
 from mlobs.drift.persistence import Finding
 from mlobs.drift.state import State
 from mlobs.drift.verdicts import DRIFTED, Stream, WindowVerdict
@@ -101,6 +103,60 @@ def closed_until(connection: Connection) -> dict[str, float]:
     table = tables.windows
     rows = connection.execute(select(table.c.model, func.max(table.c.end)).group_by(table.c.model))
     return {row[0]: row[1] for row in rows}
+
+
+def load_totals(connection: Connection) -> Gains:
+    """What the counters had counted when the last window was committed."""
+    return {
+        (row.metric, row.model, row.part, row.result): row.value
+        for row in connection.execute(select(tables.totals))
+    }
+
+
+def add_totals(connection: Connection, gains: Gains) -> None:
+    """Add to the kept counters, in the transaction of the windows that they count."""
+    table = tables.totals
+    for (metric, model, part, result), value in gains.items():
+        key = {"metric": metric, "model": model, "part": part, "result": result}
+        mine = and_(*(table.c[name] == text for name, text in key.items()))
+        done = connection.execute(update(table).where(mine).values(value=table.c.value + value))
+        if not done.rowcount:
+            connection.execute(insert(table).values(**key, value=value))
+
+
+def retired(connection: Connection, model: str, windows: int) -> list[Stream]:
+    """Streams with an open breach of which none of the model's last `windows` judged windows is one.
+
+    A version that was rolled back, or a segment that has dried up, is judged no more: nothing would ever
+    close its breach.
+    """
+    table = tables.windows
+    judged = (table.c.model == model, table.c.verdict.in_(("ok", DRIFTED)))
+    starts = connection.execute(
+        select(table.c.start).where(*judged, table.c.segment == "").distinct().order_by(table.c.start.desc())
+    ).scalars()
+    recent = list(islice(starts, windows))
+    if len(recent) < windows:
+        return []
+    alive = {
+        (row.model_version, row.segment)
+        for row in connection.execute(
+            select(table.c.model_version, table.c.segment)
+            .where(*judged, table.c.start >= recent[-1])
+            .distinct()
+        )
+    }
+    broken = tables.breaches
+    rows = connection.execute(
+        select(broken.c.model_version, broken.c.segment)
+        .where(broken.c.model == model, broken.c.closed_at.is_(None))
+        .distinct()
+    ).all()
+    return [
+        Stream(model, row.model_version, row.segment)
+        for row in rows
+        if (row.model_version, row.segment) not in alive
+    ]
 
 
 def save_window(connection: Connection, window: WindowVerdict) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from mlobs import names
 from mlobs.drift import keep
 from mlobs.drift.checks import Limit
-from mlobs.drift.export import PIPELINE, DriftMetrics, LedgerCollector
+from mlobs.drift.export import PIPELINE, DriftMetrics, LedgerCollector, gains_of
 from mlobs.drift.keep import OpenKey
 from mlobs.drift.mlref import read_reference
 from mlobs.drift.persistence import persisting
@@ -115,6 +115,7 @@ class DriftStage:
             self._account = keep.load_account(connection, _SOURCE)
             self._open = self._still_fitting(keep.load_open(connection))
             self._closed_until = keep.closed_until(connection)
+            self._metrics.add(keep.load_totals(connection))
             self._metrics.breaches(current_breaches(connection))
 
     def tick(self, now: float) -> DriftTick:
@@ -246,12 +247,16 @@ class DriftStage:
         with self.store.write() as connection:
             keep.delete_open(connection, due)
             keep.save_account(connection, _SOURCE, account)
-            for window, _ in windows:
+            for window, state in windows:
                 keep.save_window(connection, window)
                 if window.judged:
                     more, fewer = self._settle(connection, window, now)
                     opened, closed = opened + more, closed + fewer
+                if window.stream.segment == WHOLE:
+                    keep.add_totals(connection, gains_of(window, state))
             for model in {window.stream.model for window, _ in windows}:
+                for stream in keep.retired(connection, model, self.settings.drift.persistence[1]):
+                    closed += keep.sync_breaches(connection, stream, [], now)[1]
                 keep.prune(connection, model)
         self._account = account
         for key in due:
@@ -260,7 +265,8 @@ class DriftStage:
             model = window.stream.model
             self._closed_until[model] = max(self._closed_until.get(model, window.end), window.end)
             if window.stream.segment == WHOLE:
-                self._metrics.window(window, state)
+                self._metrics.add(gains_of(window, state))
+                self._metrics.show(window)
         return [window for window, _ in windows], opened, closed
 
     def _judge(

@@ -100,4 +100,16 @@ notes = Table(
     Column("text", Text, nullable=False),
 )
 
-SCHEMA = Schema("drift", 1, _meta)
+totals = Table(
+    "drift_totals",
+    _meta,
+    # What the exported counters have counted since ever, kept with the windows that they count: a counter
+    # that began again at zero would lose what nobody had scraped yet.
+    Column("metric", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    Column("part", String, primary_key=True),
+    Column("result", String, primary_key=True),
+    Column("value", Float, nullable=False),
+)
+
+SCHEMA = Schema("drift", 2, _meta, {2: totals.create})

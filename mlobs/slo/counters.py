@@ -41,6 +41,8 @@ class Book:
     """First time at which each account was seen; NaN while it was not."""
     seen: NDArray[np.float64]
     """Last time; NaN while it was not."""
+    grew: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """Last time at which each account gained an event since this process began; NaN while it did not."""
     targets: dict[str, TargetState] = field(default_factory=dict)
     began: float | None = None
 
@@ -52,9 +54,13 @@ class Book:
         self.totals += gained
         self.born[raw.seen & np.isnan(self.born)] = now
         self.seen[raw.seen] = now
+        self.grew = np.concatenate([self.grew, np.full(len(self.totals) - len(self.grew), np.nan)])
+        self.grew[gained[:, TOTAL] > 0] = now
+        # A series that a new process does not show yet begins at zero there; only within one life does an
+        # account that is not seen keep what it showed last.
         kept = (
             raw.counts
-            if before is None
+            if before is None or _restarted(before, raw)
             else np.where(raw.seen[:, None], raw.counts, grown(before.raw, len(raw.counts)))
         )
         self.targets[name] = TargetState(True, now, raw.started, kept, raw.missing, raw.breaches)
@@ -63,7 +69,8 @@ class Book:
         """A failed scrape is a state of the target and no zero: its counters wait where they were."""
         before = self.targets.get(name)
         if before is None:
-            self.targets[name] = TargetState(False, now, None, np.zeros_like(self.totals), error)
+            # No counters, which is not counters at zero: what it shows at last is an unknown past.
+            self.targets[name] = TargetState(False, now, None, np.zeros((0, 2)), error)
         else:
             before.up, before.error = False, error
 
@@ -107,10 +114,14 @@ class Book:
             young = raw.started is not None and raw.started >= now - _JUST_STARTED
             return raw.counts if young else np.zeros_like(raw.counts)
         last = grown(before.raw, len(raw.counts))
-        if raw.started is not None and before.started is not None and raw.started > before.started + 1e-3:
+        if _restarted(before, raw):
             return raw.counts
         gained = np.where(raw.seen[:, None], raw.counts - last, 0.0)
         # A total that fell is a restart that nothing announced: what stands there now has been counted since.
         fell = (raw.counts[:, TOTAL] < last[:, TOTAL]) & raw.seen
         gained[fell] = raw.counts[fell]
         return np.maximum(gained, 0.0)
+
+
+def _restarted(before: TargetState, raw: Raw) -> bool:
+    return raw.started is not None and before.started is not None and raw.started > before.started + 1e-3

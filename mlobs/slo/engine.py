@@ -77,8 +77,10 @@ class SloEngine:
         self.statuses: tuple[SloStatus, ...] = ()
         self._collector = SloCollector()
         if registry is not None:
-            # Counters of this process began with it or were restored before us: both count from here.
-            self._book.baseline(SELF, self._router.read(own_samples(registry)), self._book.began or 0.0)
+            # Counters of this process begin with it, or were restored before us: then what they gained since
+            # the last tick that was kept is in the first difference.
+            if SELF not in self._book.targets:
+                self._book.baseline(SELF, self._router.read(own_samples(registry)), self._book.began or 0.0)
             registry.register(self._collector)
 
     def tick(self, now: float) -> list[Alert]:
@@ -235,8 +237,12 @@ class SloEngine:
         unjudged = self._accounts.find(each.name, UNJUDGED)
         born = _known(self._book.born, events)
         seen = _known(self._book.seen, events)
-        if unjudged is not None:  # slices that nobody could judge are a sign of life all the same
-            seen = max((t for t in (seen, _known(self._book.seen, unjudged)) if t is not None), default=None)
+        if each.objective.sli.kind in ("drift", "data_quality"):
+            # These counters stand in our own registry whether or not anybody judges: life is that they grow.
+            # Slices that nobody could judge are a sign of life all the same.
+            accounts = [events] if unjudged is None else [events, unjudged]
+            grown = [t for account in accounts if (t := _known(self._book.grew, account)) is not None]
+            seen = max(grown, default=self._expected)
         totals = self._book.totals
 
         def count(start: float, length: float, account: int) -> Count:

@@ -246,3 +246,31 @@ def test_explain_ranks_what_broke_most_often_first(bench: Bench) -> None:
         ("temp", "range", 3),
         ("country", "unseen", 1),
     ]
+
+
+def test_the_breach_of_a_version_that_was_rolled_back_closes(bench: Bench) -> None:
+    for day in range(3):
+        tick = bench.day(day, celsius(day_table(day)), version="v2")
+    assert [b.feature for b in tick.breaches] == ["temp"]
+    for day in range(3, 8):
+        tick = bench.day(day, day_table(day), version="v1")
+        assert bool(tick.breaches) is (day < 7)  # five judged windows of the model, none of them of v2
+    assert bench.value(names.DRIFT_BREACH, model="m", feature="temp", segment="", severity="page") == 0
+
+
+def test_two_versions_side_by_side_keep_their_own_breaches(bench: Bench) -> None:
+    for day in range(8):
+        bench.log.add("m", records(day_table(day), day * DAY, version="v1"))
+        tick = bench.day(day, celsius(day_table(day)), version="v2")
+    assert [b.feature for b in tick.breaches] == ["temp"]
+
+
+def test_counters_go_on_after_a_restart_where_the_committed_windows_left_them(bench: Bench) -> None:
+    for day in range(3):
+        bench.day(day, day_table(day))
+    rows = bench.value(names.DATA_QUALITY_ROWS, model="m", check="any", result="ok")
+    bench.restart()
+    assert bench.value(names.DRIFT_SLICES, model="m", result="ok") == 3
+    assert bench.value(names.DATA_QUALITY_ROWS, model="m", check="any", result="ok") == rows
+    bench.day(3, day_table(3))
+    assert bench.value(names.DRIFT_SLICES, model="m", result="ok") == 4
