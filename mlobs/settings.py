@@ -257,6 +257,8 @@ class Settings:
     slo: SloSettings = field(default_factory=SloSettings)
     notify: NotifySettings = field(default_factory=NotifySettings)
     clock: str = "wall"
+    native: bool = False
+    """Offer `/metrics` in protobuf too, with native histograms."""
 
     def model(self, name: str) -> ModelSettings:
         """The model's settings, or empty ones for a model that the file does not list."""

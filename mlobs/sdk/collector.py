@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -12,11 +13,15 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from mlobs import names
 from mlobs.records import Ledger
 from mlobs.sdk import good, meter
 from mlobs.sdk.buckets import Bounds
+from mlobs.sdk.exemplars import Noted
+from mlobs.sdk.native import make_native
+from mlobs.sdk.protobuf import NativeFamily
 from mlobs.sdk.runtime import Runtime
 
 
@@ -40,8 +45,7 @@ class CellCollector(Collector):
         yield from _requests(runtime, service)
         yield from _plain(runtime, service)
         yield from _process(runtime, service)
-        for ledger in runtime.ledgers():
-            yield from ledger_families(ledger, service)
+        yield from _ledgers(runtime, service)
 
 
 def make_registry(runtime: Runtime) -> CollectorRegistry:
@@ -73,7 +77,8 @@ def _requests(runtime: Runtime, service: str) -> Iterator[Metric]:
             counts = block[at + 1 : at + 1 + bounds.size]
             finished += sum(counts)
             by_outcome[outcome] = counts
-            _add_histogram(durations, (service, *key.values, outcome), block[at], counts, bounds)
+            exemplars = runtime.exemplars.by_bucket((key.family.name, *key.values, outcome), bounds.classic)
+            _add_histogram(durations, (service, *key.values, outcome), block[at], counts, bounds, exemplars)
         in_flight.add_metric((service, *key.values), max(0.0, block[0] - finished))
         info.add_metric((service, *key.values), 1.0)
         threshold = runtime.settings.good_threshold(key.values[0])
@@ -91,10 +96,41 @@ def _add_histogram(
     total: float,
     counts: list[float],
     bounds: Bounds,
+    exemplars: Mapping[int, Noted] | None = None,
 ) -> None:
-    cumulative = bounds.cumulative(counts)
     edges = [*(_edge(edge) for edge in bounds.classic), "+Inf"]
-    family.add_metric(values, buckets=list(zip(edges, cumulative, strict=True)), sum_value=total)
+    buckets: list[Any] = list(zip(edges, bounds.cumulative(counts), strict=True))
+    for place, noted in (exemplars or {}).items():
+        buckets[place] = (*buckets[place], _exemplar(noted))
+    family.add_metric(values, buckets=buckets, sum_value=total)
+
+
+def native_families(runtime: Runtime) -> Iterator[NativeFamily]:
+    """The durations once more as native histograms, where the settings ask for them.
+
+    A family of their own: Prometheus 2.42 drops the classic buckets of a family that has both forms.
+    """
+    if not runtime.settings.native:
+        return
+    service, name = runtime.settings.service, names.REQUEST_DURATION_NATIVE
+    series = []
+    for key, cells, bounds in runtime.meter.read():
+        if key.family != meter.REQUEST or bounds is None:
+            continue
+        block = list(cells)
+        for place, outcome in enumerate(names.OUTCOMES):
+            at = 1 + place * (bounds.size + 1)
+            values = (service, *key.values, outcome)
+            labels = dict(zip((names.SERVICE, *meter.REQUEST.labels, names.OUTCOME), values, strict=True))
+            noted = runtime.exemplars.by_bucket((key.family.name, *key.values, outcome), bounds.classic)
+            exemplars = tuple(map(_exemplar, noted.values()))
+            counts = block[at + 1 : at + 1 + bounds.size]
+            series.append((labels, make_native(counts, block[at], bounds), exemplars))
+    yield NativeFamily(name, meter.REQUEST.help, tuple(series))
+
+
+def _exemplar(noted: Noted) -> Exemplar:
+    return Exemplar({"trace_id": noted.trace_id, "span_id": noted.span_id}, noted.value, noted.at)
 
 
 def _plain(runtime: Runtime, service: str) -> Iterator[Metric]:
@@ -149,6 +185,17 @@ def _counter(name: str, text: str, service: str, value: float) -> Metric:
     family = CounterMetricFamily(name, text, labels=[names.SERVICE])
     family.add_metric((service,), value)
     return family
+
+
+def _ledgers(runtime: Runtime, service: str) -> Iterator[Metric]:
+    """Each family once, however many pipelines there are: OpenMetrics refuses a name that comes twice."""
+    families: dict[str, Metric] = {}
+    for ledger in runtime.ledgers():
+        for family in ledger_families(ledger, service):
+            known = families.setdefault(family.name, family)
+            if known is not family:
+                known.samples += family.samples
+    yield from families.values()
 
 
 def ledger_families(ledger: Ledger, service: str) -> Iterator[Metric]:

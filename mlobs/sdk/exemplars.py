@@ -1,10 +1,13 @@
 """Exemplars: kept calls by the bucket they fell into, so that a metric leads to a trace that exists.
 
-Taken from kept calls alone: metric to trace to feature record always resolves.
+Taken from kept calls alone, and while tracing from those whose spans were handed over: metric to trace to
+feature record always resolves.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from mlobs.sdk.trace import TraceContext
@@ -34,6 +37,10 @@ class Exemplars:
         found.append(Noted(value, context.trace_id, context.span_id, at))
         if len(found) > self._most:
             del found[: self._most // 2]
+
+    def by_bucket(self, series: tuple[str, ...], edges: Sequence[float]) -> dict[int, Noted]:
+        """The newest of each bucket, by the place of its upper edge; `len(edges)` is everything above."""
+        return {bisect_left(edges, noted.value): noted for noted in self.of(series)}
 
     def of(self, series: tuple[str, ...]) -> list[Noted]:
         """Oldest first."""

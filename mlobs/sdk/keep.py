@@ -110,16 +110,14 @@ def keep(
                 batch, call.chosen, record, result, args, kwargs or {}, rate, runtime.guard
             ):
                 runtime.log.offer(row)
-    runtime.exemplars.note(
-        (REQUEST.name, observed.model, observed.version, outcome), took, call.context, runtime.clock()
-    )
+    sent = runtime.spans is None
     if runtime.spans is not None and _traced(runtime, call, rate):
         shift = time_ns() - int(perf_counter() * 1e9)
 
         def wall(at: float) -> int:
             return shift + int(at * 1e9)
 
-        runtime.spans.offer(
+        sent = runtime.spans.offer(
             SpanJob(
                 observed.model,
                 call.context,
@@ -137,6 +135,10 @@ def keep(
                 None if error is None else type(error).__qualname__,
                 [(name, wall(began), wall(ended)) for name, began, ended in stage_spans(laps)],
             )
+        )
+    if sent:
+        runtime.exemplars.note(
+            (REQUEST.name, observed.model, observed.version, outcome), took, call.context, runtime.clock()
         )
 
 

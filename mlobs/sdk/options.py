@@ -15,7 +15,7 @@ from mlobs.settings import MaskSettings, Settings
 _NESTED = ("models", "slo", "drift", "notify", "targets", "store", "listen", "public_url")
 _KNOWN = (
     "service", "environment", "feature_log", "sample", "trace_sample", "otlp", "durability", "buckets",
-    "mask", *_NESTED,
+    "mask", "native", *_NESTED,
 )  # fmt: skip
 
 
@@ -56,6 +56,11 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str, str]] = {
         lambda value: value in ("memory", "os", "disk"),
         "'memory', 'os' or 'disk'",
         "choose what flush() waits for",
+    ),
+    "native": (
+        lambda value: isinstance(value, bool),
+        "True or False",
+        "native=True for a Prometheus with --enable-feature=native-histograms",
     ),
     "buckets": (_is_edges, "upper edges in seconds, positive", "for example buckets=(0.01, 0.1, 1.0)"),
 }

@@ -16,13 +16,20 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 def render(accept: str) -> tuple[bytes, str]:
-    """The exposition and its content type, by what the scraper accepts."""
+    """The exposition and its content type, by what the scraper accepts; protobuf only with `native`."""
     from prometheus_client.exposition import choose_encoder  # weight: only where metrics are served
 
-    from mlobs.sdk.collector import make_registry
+    from mlobs.sdk.collector import make_registry, native_families
 
+    runtime = default_runtime()
+    registry = make_registry(runtime)
+    if runtime.settings.native:
+        from mlobs.sdk import protobuf  # weight: off by default
+
+        if protobuf.accepted(accept):
+            return protobuf.encode(registry.collect(), native_families(runtime)), protobuf.CONTENT_TYPE
     encode, content_type = choose_encoder(accept)
-    return encode(make_registry(default_runtime())), content_type
+    return encode(registry), content_type
 
 
 def metrics_app() -> Callable[[Scope, Receive, Send], Awaitable[None]]:

@@ -55,8 +55,8 @@ class SpanPipeline:
         self._hurry = False
         self._last_success: float | None = None
 
-    def offer(self, job: SpanJob) -> None:
-        """Queue a kept call's spans; about 1 us."""
+    def offer(self, job: SpanJob) -> bool:
+        """Queue a kept call's spans; False if they were dropped at once. About 1 us."""
         with self._wake:
             self._offered += job.spans
             if self._closed:
@@ -67,6 +67,8 @@ class SpanPipeline:
                 self._drop("no_thread", job.spans)
             else:
                 self._queue.append(job)
+                return True
+        return False
 
     def _drop(self, reason: str, count: int) -> None:
         self._dropped[reason] = self._dropped.get(reason, 0) + count
