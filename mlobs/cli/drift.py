@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from mlobs.drift.compare import Comparison
+    from mlobs.drift.exact import Whole
     from mlobs.drift.readers import Source
     from mlobs.drift.reference import Reference
     from mlobs.drift.state import State
@@ -30,6 +31,9 @@ def check(
     current: Annotated[Path, typer.Option("--current", help="Parquet, Arrow or CSV file.")],
     columns: Columns = None,
     min_rows: Annotated[int, typer.Option(min=1, help="Fewer rows than these give no verdict.")] = 100,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="KS, Wasserstein and categories without bins; two tables.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Strict JSON on stdout.")] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write a report with distributions.")] = None,
     evidently: Annotated[
@@ -42,15 +46,19 @@ def check(
     """
     from mlobs.cli.drift_report import draw_evidently, write_html
     from mlobs.cli.drift_view import comparison_json, print_comparison, print_json
-    from mlobs.drift.compare import compare
+    from mlobs.drift.compare import compare, made_exact
     from mlobs.drift.readers import open_table
 
+    if exact:
+        _needs_table(reference)
     chosen = _names(columns)
     known = _open_reference(reference, chosen, quiet=as_json)
     source = open_table(current, list(known.spec.columns))
     kept: list[State] = []
     batches = _progress(source, f"reading {current.name}", as_json)
     result = compare(known, batches, str(current), min_rows=min_rows, keep=kept.append)
+    if exact:
+        result = made_exact(result, known.spec, _columns_of(reference), _columns_of(current))
     if html is not None:
         write_html(html, result, known, kept[-1])
     if evidently is not None:
@@ -165,6 +173,30 @@ def _open_reference(path: Path, columns: list[str] | None, quiet: bool) -> Refer
         features=columns,
         source=str(path),
     )
+
+
+def _needs_table(path: Path) -> None:
+    from mlobs.drift.mlref import is_reference
+    from mlobs.errors import UsageError
+
+    if is_reference(path):
+        raise UsageError.of(
+            "--exact", "a table as reference", "a .mlref file", "it holds bins: name its table"
+        )
+
+
+def _columns_of(path: Path) -> Whole:
+    """Whole columns of a table, one at a time."""
+    import pyarrow as pa
+
+    from mlobs.drift.arrays import one_array
+    from mlobs.drift.readers import open_table
+
+    def column(name: str) -> Any:
+        parts = [batch.column(name) for batch in open_table(path, [name]).batches()]
+        return one_array(pa.chunked_array([chunk for part in parts for chunk in part.chunks]))
+
+    return column
 
 
 def _progress(source: Source, text: str, quiet: bool) -> Any:

@@ -8,7 +8,7 @@ a share of rows above the reference's worst day by five points. There is no pers
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from mlobs.drift.causes import describe
 from mlobs.drift.checks import CheckResult, is_masked, run_checks
+from mlobs.drift.exact import Whole, exact_scores
 from mlobs.drift.profile import profile
 from mlobs.drift.reference import WHOLE, Reference
 from mlobs.drift.score import (
@@ -121,6 +122,19 @@ def compare(
     if keep is not None:
         keep(current)
     return judge_pair(reference, spec, current, where, types, min_rows, psi_margin, margin, significance)
+
+
+def made_exact(result: Comparison, spec: Spec, before: Whole, after: Whole) -> Comparison:
+    """The comparison with the scores that need no bins taken from the whole columns; verdicts stay. Memory:
+    one column of both sides."""
+    columns = []
+    for report in result.columns:
+        column = spec.columns[report.name]
+        if report.status not in (MISSING, SCHEMA) and column.cells:
+            scores = exact_scores(report.scores, column, before(report.name), after(report.name))
+            report = replace(report, scores=scores)
+        columns.append(report)
+    return replace(result, columns=tuple(columns))
 
 
 def judge_pair(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import special
 
 from mlobs.drift.cells import Counted, Yardstick, counted_state, yardstick
-from mlobs.drift.grid import Floats
+from mlobs.drift.grid import FINE, Floats
 from mlobs.drift.spec import Spec
 from mlobs.drift.state import State
 from mlobs.stats import distances
@@ -43,6 +43,8 @@ INSUFFICIENT: Final = "insufficient"
 NO_DATA: Final = "no_data"
 CONSTANT: Final = "constant"
 CONSTANT_CHANGED: Final = "constant_changed"
+ROUNDING: Final = 1 / FINE
+"""Look-up cells by which the sums of both sides may be off, a value on average: half a unit each."""
 OVERFLOW: Final = "overflow"
 """The distance, or what it is made of, leaves the range of a float64."""
 CONSTANT_TOLERANCE: Final = 1e-4
@@ -136,7 +138,7 @@ def _measure(
         plain = distances.total_variation(p, q)
         pooled = (p * m[:, None] + q * n[:, None]) / np.maximum(n + m, 1.0)[:, None]
         chance = np.sqrt(pooled * (1 - pooled) * noise[:, None]).sum(axis=1) / np.sqrt(2 * np.pi)
-        found[TV] = _beyond(plain, chance), plain, None, None
+        found[TV] = beyond(plain, chance), plain, None, None
     if CHI_SQUARE in statistics:
         plain, freedom = distances.chi_square(p, q, m, n)
         association = np.maximum(plain / np.maximum(n + m, 1.0) - freedom / np.maximum(n + m - 1, 1.0), 0.0)
@@ -153,14 +155,19 @@ def _measure_ordered(stick: Yardstick, now: Counted, noise: Floats, found: dict[
     ks = distances.kolmogorov_smirnov(p, q)
     open_bins = np.where(stick.atoms, 0.0, np.maximum(p, q)).max(axis=1, initial=0.0)
     # The mean of Kolmogorov's law is 0.8687 / sqrt(N).
-    found[KS] = _beyond(ks, 0.8687 * np.sqrt(noise)), ks, kolmogorov_p(ks, n, m), open_bins
+    found[KS] = beyond(ks, 0.8687 * np.sqrt(noise)), ks, kolmogorov_p(ks, n, m), open_bins
     w1, chance, bound = binned_wasserstein(
         stick.edges, stick.counted.cells, stick.counted.sums, now.cells, now.sums, noise
     )
-    found[WASSERSTEIN] = _beyond(w1, chance) / stick.scale, w1 / stick.scale, None, bound / stick.scale
+    found[WASSERSTEIN] = (
+        beyond(w1, chance) / stick.scale,
+        w1 / stick.scale,
+        None,
+        (bound + ROUNDING) / stick.scale,
+    )
 
 
-def _beyond(plain: Floats, chance: Floats) -> Floats:
+def beyond(plain: Floats, chance: Floats) -> Floats:
     """A distance less what chance makes of it on average, in quadrature."""
     return np.asarray(np.sqrt(np.maximum(plain**2 - chance**2, 0.0)))
 
