@@ -159,12 +159,8 @@ def _measure_ordered(stick: Yardstick, now: Counted, noise: Floats, found: dict[
     w1, chance, bound = binned_wasserstein(
         stick.edges, stick.counted.cells, stick.counted.sums, now.cells, now.sums, noise
     )
-    found[WASSERSTEIN] = (
-        beyond(w1, chance) / stick.scale,
-        w1 / stick.scale,
-        None,
-        (bound + ROUNDING) / stick.scale,
-    )
+    bound += ROUNDING
+    found[WASSERSTEIN] = beyond(w1, chance) / stick.scale, w1 / stick.scale, None, bound / stick.scale
 
 
 def beyond(plain: Floats, chance: Floats) -> Floats:
