@@ -110,6 +110,7 @@ JOB_DATA_TIMESTAMP: Final = "mlobs_job_data_timestamp_seconds"
 # -- metrics of the drift service ----------------------------------------------------------------
 DRIFT_SCORE: Final = "mlobs_drift_score"
 DRIFT_BREACH: Final = "mlobs_drift_breach"
+DRIFT_BREACH_SINCE: Final = "mlobs_drift_breach_since_timestamp_seconds"
 DRIFT_SLICES: Final = "mlobs_drift_slices_total"
 DATA_QUALITY_ROWS: Final = "mlobs_data_quality_rows_total"
 MODEL_QUALITY: Final = "mlobs_model_quality"

@@ -54,6 +54,10 @@ class DriftMetrics:
             names.DRIFT_BREACH, "1 while a check is broken in k of the last n windows.",
             [names.MODEL, names.FEATURE, names.SEGMENT, names.SEVERITY], registry=registry,
         )  # fmt: skip
+        self._since = Gauge(
+            names.DRIFT_BREACH_SINCE, "Start of the first window of the run that broke the check.",
+            [names.MODEL, names.FEATURE, names.SEGMENT, names.SEVERITY], registry=registry,
+        )  # fmt: skip
         self._score = Gauge(
             names.DRIFT_SCORE, "Distance of the last window from the reference; no verdict.",
             [names.MODEL, names.FEATURE, names.STATISTIC, names.REFERENCE], registry=registry,
@@ -89,13 +93,18 @@ class DriftMetrics:
                 self._score.labels(model, found.feature, found.statistic, window.reference).set(found.value)
 
     def breaches(self, current: Iterable[Breach]) -> None:
-        """Show exactly these as 1; what was shown before goes to 0."""
-        firing = {(found.model, found.feature, found.segment, found.severity) for found in current}
-        for labels in self._shown - firing:
-            self._breach.labels(*labels).set(0)
-        for labels in firing:
-            self._breach.labels(*labels).set(1)
-        self._shown |= firing
+        """Show exactly these as 1, with their onset; what was shown before goes to 0, and has none."""
+        firing: dict[tuple[str, ...], float] = {}
+        for found in current:
+            labels = (found.model, found.feature, found.segment, found.severity)
+            firing[labels] = min(firing.get(labels, found.since), found.since)
+        for gone in self._shown - firing.keys():
+            self._breach.labels(*gone).set(0)
+            self._since.remove(*gone)
+        for broken, since in firing.items():
+            self._breach.labels(*broken).set(1)
+            self._since.labels(*broken).set(since)
+        self._shown = set(firing)
 
 
 class LedgerCollector(Collector):

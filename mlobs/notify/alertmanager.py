@@ -88,7 +88,7 @@ def to_alert(
     pages.
     """
     name = labels.get("alertname", "")
-    since = moment_of(starts) if firing else moment_of(ends)
+    since = _onset(moment_of(starts), annotations) if firing else moment_of(ends)
     return Alert(
         name=name,
         cause=labels.get("cause") or name.lower() or "unknown",
@@ -177,7 +177,7 @@ def reconcile(upstream: Upstream, known: Iterable[Identity], settings: Settings,
         if alert.name == WATCHDOG or options.receiver not in receivers or not (active or key in held):
             continue
         if key not in held:
-            if now - alert.since < wait:
+            if _younger(one, "startsAt", wait, now):
                 continue
             lost.append(f"{alert.name} is active in Alertmanager and never reached us")
         found[key] = alert
@@ -188,7 +188,7 @@ def reconcile(upstream: Upstream, known: Iterable[Identity], settings: Settings,
         if not ours or key in listed or key in found:
             continue
         if key not in held:
-            if now - alert.since < wait:
+            if _younger(one, "activeAt", wait, now):
                 continue
             lost.append(f"{alert.name} fires in Prometheus and Alertmanager does not know it")
         found[key] = alert
@@ -200,6 +200,18 @@ def _upstream_alert(one: Mapping[str, Any], since: str, settings: Settings, now:
     labels = {str(name): str(value) for name, value in one.get("labels", {}).items()}
     annotations = {str(name): str(value) for name, value in one.get("annotations", {}).items()}
     return cleaned(to_alert(labels, annotations, True, str(one.get(since, "")), "", settings, now))
+
+
+def _younger(one: Mapping[str, Any], starts: str, wait: float, now: float) -> bool:
+    """Whether the alert, not what it tells of, is too young to be missed."""
+    began = moment_of(str(one.get(starts, "")))
+    return now - (began if began is not None else now) < wait
+
+
+def _onset(began: float | None, annotations: Mapping[str, str]) -> float | None:
+    """What the alert tells of may have begun before the alert: its rule says so in `since`, seconds."""
+    told = _number(annotations.get("since"))
+    return told if told is not None and 0 < told < (began or math.inf) else began
 
 
 def is_ours(labels: Mapping[str, str]) -> bool:

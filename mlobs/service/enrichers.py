@@ -87,7 +87,9 @@ def calls(settings: Settings, reader: LogReader) -> Callable[[Incident], PagePar
 
 
 def _onset(settings: Settings, incident: Incident) -> float:
-    """A breach is heard of after the k-th broken window of n: what broke began up to n windows before."""
+    """A breach says when what broke it began; a burn is heard of windows later."""
+    if any(one.alert.kind == "breach" for one in incident.alerts):
+        return incident.since
     return incident.since - settings.drift.persistence[1] * settings.drift.window
 
 

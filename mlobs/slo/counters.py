@@ -3,13 +3,13 @@ Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlobs.slo.intake import TOTAL, Raw, Vector, grown
+from mlobs.slo.intake import TOTAL, Broken, Raw, Vector, grown
 
 _FORGOTTEN_AFTER = 86400.0
 _JUST_STARTED = 300.0
@@ -26,7 +26,7 @@ class TargetState:
     started: float | None
     raw: Vector
     error: str = ""
-    breaches: tuple[Mapping[str, str], ...] = ()
+    breaches: tuple[Broken, ...] = ()
 
 
 @dataclass

@@ -169,9 +169,9 @@ class SloEngine:
     def _blame_features(self, before: Mapping[str, float]) -> None:
         """Slices that went bad at this scrape are put down to the features whose breach stands."""
         broken = {
-            (labels.get(names.MODEL, ""), labels.get(names.FEATURE, ""))
+            (each.labels.get(names.MODEL, ""), each.labels.get(names.FEATURE, ""))
             for state in self._book.targets.values()
-            for labels in state.breaches
+            for each in state.breaches
         }
         models = {each.name: each.objective.model for each in self._drift}
         for slo, bad in self._drifted().items():
@@ -285,20 +285,14 @@ class SloEngine:
 
     def _breaches(self, now: float) -> Iterable[Alert]:
         """`mlobs_drift_breach` becomes an alert at once: it has been debounced where it was found."""
-        found: dict[tuple[str, str, str, str], Mapping[str, str]] = {}
-        for state in self._book.targets.values():
-            for labels in state.breaches:
-                part = [
-                    labels.get(label, "")
-                    for label in (names.MODEL, names.FEATURE, names.SEGMENT, names.SEVERITY)
-                ]
-                found[part[0], part[1], part[2], part[3]] = labels
-        for (model, feature, segment, severity), labels in found.items():
+        found = {each.place: each for state in self._book.targets.values() for each in state.breaches}
+        for (model, feature, segment, severity), broken in found.items():
+            labels = broken.labels
             drift = next((s for s in self.statuses if s.kind == "drift" and s.model in ("", model)), None)
             place = f" in {segment}" if segment else ""
             yield Alert(
                 name="DriftBreach", cause="drift", severity=severity or names.PAGE, firing=True,
-                since=now, at=now,
+                since=now if broken.since is None else min(broken.since, now), at=now,
                 service=labels.get(names.SERVICE) or self.settings.service, model=model,
                 environment=self.settings.environment, kind="breach", slo=drift.name if drift else "",
                 model_version=labels.get(names.MODEL_VERSION, ""), feature=feature, segment=segment,

@@ -33,6 +33,8 @@ MEMBER_WINDOW = 300.0
 """A composite looks at so many last seconds of its members."""
 JUDGED_SHARE = 0.5
 """Drift slices of which fewer than this share could be judged are an absence, not a verdict."""
+UNJUDGED_SPEAK = 2
+"""So many slices that nobody could judge raise an alert: one odd window is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,15 @@ class Plan:
     @property
     def windows(self) -> tuple[float, ...]:
         """Every window that an evaluation reads, shortest first."""
-        return tuple(sorted({*window_lengths(self.tiers), *self.gates.absolute_windows}))
+        judging = () if self.judging is None else (self.judging,)
+        return tuple(sorted({*window_lengths(self.tiers), *self.gates.absolute_windows, *judging}))
+
+    @property
+    def judging(self) -> float | None:
+        """Seconds within which at least half of the slices must have been judged; None: all are, always."""
+        if not self.indicator.unjudged:
+            return None
+        return max(min((tier.long for tier in self.tiers), default=0.0), self.gates.absent_after)
 
 
 def plan(objective: ObjectiveSettings, settings: Settings) -> Plan:
@@ -151,7 +161,8 @@ def evaluate(plan: Plan, seen: Observed, settings: Settings, since: Mapping[str,
     rates = {length: burn_rate(counts[length], plan.share) for length in window_lengths(plan.tiers)}
     found = firing(plan.tiers, counts, plan.gates, plan.sliced, plan.share, plan.cap)
     absent = seen.absent_since is not None and seen.now - seen.absent_since >= plan.gates.absent_after
-    blind = absent or _mostly_unjudged(plan, seen, counts)
+    unjudged = _mostly_unjudged(plan, seen, counts)
+    blind = absent or unjudged > 0
     account = budgets.budget(
         seen.period.bad, seen.period.total, plan.objective.objective, seen.period_s, seen.period.coverage
     )
@@ -184,7 +195,15 @@ def evaluate(plan: Plan, seen: Observed, settings: Settings, since: Mapping[str,
     )  # fmt: skip
     alerts = [_burn_alert(plan, fire, account, gone, seen, settings) for fire in found.values()]
     if absent:
-        alerts.append(_absent_alert(plan, seen, account, settings))
+        what = f"no target has shown {_metric(plan.indicator)} for {speak_duration(_silence(seen))}"
+        alerts.append(_absent_alert(plan, seen, account, settings, what))
+    elif unjudged >= UNJUDGED_SPEAK and plan.judging is not None:
+        judged = counts[plan.judging].total
+        what = (
+            f"{_number(unjudged)} of {_number(unjudged + judged)} {plan.indicator.unit} of the last "
+            f"{speak_duration(plan.judging)} could not be judged"
+        )
+        alerts.append(_absent_alert(plan, seen, account, settings, what))
     return Evaluation(status, tuple(alerts))
 
 
@@ -193,13 +212,17 @@ def _onset(plan: Plan, seen: Observed) -> float:
     return seen.now if not plan.indicator.sliced or seen.run_start is None else seen.run_start
 
 
-def _mostly_unjudged(plan: Plan, seen: Observed, counts: Mapping[float, Count]) -> bool:
-    """Whether too few drift slices could be judged, in the longest window that pages or tickets soonest."""
-    if not plan.indicator.unjudged or not plan.tiers:
-        return False
-    length = plan.tiers[0].long
-    unjudged = seen.unjudged(length)
-    return unjudged > 0 and counts[length].total < JUDGED_SHARE * (counts[length].total + unjudged)
+def _mostly_unjudged(plan: Plan, seen: Observed, counts: Mapping[float, Count]) -> float:
+    """How many slices nobody could judge, where they are more than half of them; else 0."""
+    if plan.judging is None:
+        return 0.0
+    unjudged, judged = seen.unjudged(plan.judging), counts[plan.judging].total
+    return unjudged if judged < JUDGED_SHARE * (judged + unjudged) else 0.0
+
+
+def _silence(seen: Observed) -> float:
+    """For how long no target has shown the series, seconds."""
+    return 0.0 if seen.absent_since is None else seen.now - seen.absent_since
 
 
 def _recent(rates: Mapping[float, float | None]) -> float | None:
@@ -237,18 +260,15 @@ def _left(remaining: float | None) -> str:
     return f", {remaining:.0%} of the budget left"
 
 
-def _absent_alert(plan: Plan, seen: Observed, account: budgets.Budget, settings: Settings) -> Alert:
+def _absent_alert(
+    plan: Plan, seen: Observed, account: budgets.Budget, settings: Settings, what: str
+) -> Alert:
     objective = plan.objective
-    assert seen.absent_since is not None
     return Alert(
         name="SLOAbsent", cause="absent", severity=plan.cap, firing=True, since=seen.now, at=seen.now,
         service=settings.service, model=objective.model, environment=settings.environment, kind="absent",
         slo=objective.name, budget_remaining=account.remaining,
-        summary=(
-            f"{objective.name}: no target has shown {_metric(plan.indicator)} "
-            f"for {speak_duration(seen.now - seen.absent_since)}"
-            f"{'; ' if seen.trouble else ''}{seen.trouble}"
-        ),
+        summary=f"{objective.name}: {what}{'; ' if seen.trouble else ''}{seen.trouble}",
     )  # fmt: skip
 
 
@@ -264,7 +284,7 @@ def _reason(
         if seen.absent_since is None:
             return "most slices could not be judged"
         why = f": {seen.trouble}" if seen.trouble else ""
-        return f"no data for {speak_duration(seen.now - seen.absent_since)}{why}"
+        return f"no data for {speak_duration(_silence(seen))}{why}"
     if account.consumed is None:
         return f"no {unit} yet"
     spent = (

@@ -28,8 +28,24 @@ SPENT_BY = (names.MODEL_VERSION, names.SEGMENT, names.FEATURE)
 _PARTS = 20
 _CACHED_SERIES = 200_000
 
+Place = tuple[str, str, str, str]
+"""Model, feature, segment and severity: what a breach and its onset have in common."""
+
 Route = tuple[int, float]
 """Where a sample goes: 2 x account + column, and its sign; -1 - account for a gauge's level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A `mlobs_drift_breach` that stands at 1 or more."""
+
+    labels: Mapping[str, str]
+    since: float | None
+    """Start of the first window that broke it, where the target says so."""
+
+    @property
+    def place(self) -> Place:
+        return place(self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +55,7 @@ class Raw:
     counts: Vector
     seen: NDArray[np.bool_]
     started: float | None
-    breaches: tuple[Mapping[str, str], ...] = ()
-    """Labels of every `mlobs_drift_breach` that stands at 1 or more."""
+    breaches: tuple[Broken, ...] = ()
     levels: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     """By account the values of its gauge."""
     missing: str = ""
@@ -59,6 +74,7 @@ class Router:
     accounts: Accounts
     _routes: dict[str, tuple[Route, ...]] = field(default_factory=dict)
     _breaches: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    _onsets: dict[str, Place] = field(default_factory=dict)
     _wanted: dict[str, list[tuple[str, str, int, Term]]] = field(default_factory=dict)
     _gauges: dict[str, list[tuple[str, Gauge]]] = field(default_factory=dict)
     _subtracting: dict[int, str] = field(default_factory=dict)
@@ -88,6 +104,7 @@ class Router:
         levels: dict[int, list[float]] = {}
         started, refused = None, 0
         breaches: list[Mapping[str, str]] = []
+        onsets: dict[Place, float] = {}
         routes = self._routes
         for key, number in samples:
             found = routes.get(key)
@@ -98,6 +115,8 @@ class Router:
                     started = number if started is None else max(started, number)
                 elif number >= 1 and key in self._breaches:
                     breaches.append(self._breaches[key])
+                elif key in self._onsets and 0 < number < math.inf:
+                    onsets[self._onsets[key]] = number
                 continue
             # Infinities and NaN are no numbers to count with; `0 <=` refuses NaN as well.
             if not 0 <= number < math.inf and not (found[0][0] < 0 and math.isfinite(number)):
@@ -123,19 +142,24 @@ class Router:
         missing = ", ".join(sorted({self._subtracting[slot] for slot in blind}))
         if missing:
             missing = f"no bucket edge at the threshold of {missing}"
-        return Raw(flat.reshape(-1, 2), seen, started, tuple(breaches), kept, missing, refused)
+        broken = tuple(Broken(labels, onsets.get(place(labels))) for labels in breaches)
+        return Raw(flat.reshape(-1, 2), seen, started, broken, kept, missing, refused)
 
     def _learn(self, key: str) -> tuple[Route, ...]:
         if len(self._routes) > _CACHED_SERIES:  # a target that never repeats its series must not fill memory
             self._routes.clear()
             self._breaches.clear()
+            self._onsets.clear()
         cut = key.find("{")
         name = (key if cut < 0 else key[:cut]).rstrip()
         found: tuple[Route, ...] = ()
-        if name in self._wanted or name in self._gauges or name == names.DRIFT_BREACH:
+        breach = name in (names.DRIFT_BREACH, names.DRIFT_BREACH_SINCE)
+        if breach or name in self._wanted or name in self._gauges:
             _, labels = exposition.series(key)
             if name == names.DRIFT_BREACH:
                 self._breaches[key] = labels
+            elif breach:
+                self._onsets[key] = place(labels)
             else:
                 found = tuple(self._routes_of(name, labels))
         self._routes[key] = found
@@ -212,6 +236,16 @@ class Accounts:
     def parts(self, slo: str) -> list[tuple[str, int]]:
         """Every part of an objective with its id."""
         return list(self._parts.get(slo, {}).items())
+
+
+def place(labels: Mapping[str, str]) -> Place:
+    """Where a breach is."""
+    return (
+        labels.get(names.MODEL, ""),
+        labels.get(names.FEATURE, ""),
+        labels.get(names.SEGMENT, ""),
+        labels.get(names.SEVERITY, ""),
+    )
 
 
 def grown(vector: Vector, count: int) -> Vector:

@@ -135,6 +135,18 @@ def _refuted(slow: str, total: str) -> str:
     return f"{slow} > {share} * {total} + ({margin}) * ({total} < bool {exact})"
 
 
+def mostly_unjudged(indicator: Indicator, length: float) -> str:
+    """Where more of a window's slices were left unjudged than were judged, and at least two; the value is by
+    how many."""
+    span = window(length) if raw(length) else f"{window(length)}:5m"
+    left, judged = (
+        f"sum(increase({terms[0].selector.promql(f'[{span}]')}))"
+        for terms in (indicator.unjudged, indicator.total)
+    )
+    # Whole numbers that `increase` stretches: half of one decides.
+    return f"{left} - ({judged} or {present(indicator.unjudged)}) > 0.5\nand {left} > 1.5"
+
+
 def long_events(length: float, scope: str) -> str:
     """Counts of a window beyond the raw ones, for every objective at once: tiles of 5 minutes, or of an
     hour for a whole period, so that nothing is averaged and nothing counted twice."""

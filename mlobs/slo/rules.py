@@ -50,6 +50,7 @@ def rule_groups(settings: Settings) -> list[dict[str, Any]]:
     counted = [rule for each in plans for rule in _counts(each, labels[each.name])]
     scope = f"sloth_service={quoted(settings.service)}"
     shared = [*_shared(plans, scope), *_alerts(tables, scope)]
+    shared += [_unjudged_alert(each, labels[each.name]) for each in plans if each.judging is not None]
     if settings.slo.breach:
         shared.append(_breach_alert(settings))
     groups.append({"name": f"mlobs-{settings.service}-slo", "interval": INTERVAL, "rules": counted + shared})
@@ -230,6 +231,30 @@ def _absent_alert(severity: str, table: str, selector: str, gates: Gates) -> dic
     }
 
 
+def _unjudged_alert(each: Plan, labels: dict[str, str]) -> dict[str, Any]:
+    """Slices come in, and most of them could not be judged: as absent as no data at all."""
+    assert each.judging is not None
+    blind = promql.mostly_unjudged(each.indicator, each.judging)
+    own = ",".join(f"{label}={quoted(labels[label])}" for label in ("sloth_service", "sloth_id"))
+    return {
+        "alert": "MlobsSloAbsent",
+        "expr": f"{names.RULE_OBJECTIVE}{{{own}}}\nand on () (\n{blind}\n)",
+        "labels": {names.SEVERITY: each.cap, "kind": "absent", "cause": "absent"},
+        "annotations": {
+            "summary": "{{ $labels.slo }}: most slices of the last "
+            f"{promql.window(each.judging)} could not be judged"
+        },
+    }
+
+
+_ONSET = (
+    f'{{{{ with printf "{names.DRIFT_BREACH_SINCE}'
+    '{model=%q,feature=%q,segment=%q,severity=%q}" $labels.model $labels.feature $labels.segment '
+    "$labels.severity | query }}{{ . | first | value }}{{ end }}"
+)
+"""When what broke began: the alert itself begins when that is found."""
+
+
 def _breach_alert(settings: Settings) -> dict[str, Any]:
     """A drift breach alerts at once: it has been debounced where it was found."""
     models = sorted({o.model for o in settings.slo.objectives} | {m.name for m in settings.models})
@@ -244,7 +269,10 @@ def _breach_alert(settings: Settings) -> dict[str, Any]:
             names.SERVICE: settings.service,
             **({"environment": settings.environment} if settings.environment else {}),
         },
-        "annotations": {"summary": "{{ $labels.model }}: {{ $labels.feature }} broke its check"},
+        "annotations": {
+            "summary": "{{ $labels.model }}: {{ $labels.feature }} broke its check",
+            "since": _ONSET,
+        },
     }
 
 

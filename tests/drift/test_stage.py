@@ -78,15 +78,18 @@ def test_quiet_days_are_ok_and_breach_nothing(bench: Bench) -> None:
 
 
 def test_celsius_for_fahrenheit_breaches_after_three_windows_and_heals(bench: Bench) -> None:
-    broken = []
+    labels = {"model": "m", "feature": "temp", "segment": "", "severity": "page"}
+    broken, onsets = [], []
     for day in range(14):
         table = day_table(day)
         tick = bench.day(day, celsius(table) if 4 <= day < 9 else table)
+        onsets.append(bench.value(names.DRIFT_BREACH_SINCE, **labels))
         broken.append([(b.feature, b.status, b.severity) for b in tick.breaches])
     assert broken[:6] == [[]] * 6
     assert broken[6] == [("temp", "range", "page")]
     assert broken[11:] == [[]] * 3
-    assert bench.value(names.DRIFT_BREACH, model="m", feature="temp", segment="", severity="page") == 0
+    assert bench.value(names.DRIFT_BREACH, **labels) == 0
+    assert onsets == [None] * 6 + [4 * DAY] * 5 + [None] * 3
 
 
 def test_the_cause_names_direction_training_minimum_and_a_unit_as_a_hypothesis(bench: Bench) -> None:

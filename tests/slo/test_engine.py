@@ -166,6 +166,22 @@ def test_a_drift_breach_of_this_process_is_an_alert_at_the_next_tick() -> None:
     assert not world.tick(START + 150)
 
 
+def test_a_drift_breach_tells_when_what_broke_began() -> None:
+    registry = CollectorRegistry()
+    labels = ["model", "feature", "segment", "severity"]
+    breach = Gauge("mlobs_drift_breach", "breach", labels, registry=registry)
+    onset = Gauge("mlobs_drift_breach_since_timestamp_seconds", "onset", labels, registry=registry)
+    world = World(settings(objective("up", "availability")), registry=registry)
+    world.tick(START + HOUR)
+    for feature in ("temp", "wind", "dew"):
+        breach.labels("fraud", feature, "", "page").set(1)
+    onset.labels("fraud", "temp", "", "page").set(START + 600)
+    onset.labels("fraud", "wind", "", "page").set(START + DAY)  # of a clock that runs ahead
+    since = {alert.feature: alert.since for alert in world.tick(START + HOUR + 30)}
+    assert since == {"temp": START + 600, "wind": START + HOUR + 30, "dew": START + HOUR + 30}
+    assert {a.since for a in world.tick(START + HOUR + 60) if a.feature == "temp"} == {START + 600}
+
+
 def test_counters_of_this_process_count_from_where_the_engine_found_them() -> None:
     registry = CollectorRegistry()
     slices = Counter("mlobs_drift_slices", "slices", ["model", "result"], registry=registry)
@@ -186,6 +202,25 @@ def test_mostly_insufficient_drift_slices_are_an_absence_and_not_a_verdict() -> 
     world.tick(START + HOUR)
     assert world.status("drift").state == "absent"
     assert world.status("drift").total == 10
+    assert world.first("ticket", kind="absent", slo="drift") == START + HOUR
+    [alert] = [alert for _, alert in world.log if alert.kind == "absent"]
+    assert alert.summary == "drift: 30 of 40 slices of the last 1 h could not be judged"
+    world.service.slices = {"ok": 60, "insufficient": 30}
+    [ended] = [a for a in world.tick(START + HOUR + 300) if a.kind == "absent"]
+    assert not ended.firing
+
+
+def test_one_slice_that_could_not_be_judged_raises_no_alert() -> None:
+    world = World(settings(objective("drift", "drift", "0.95"), drift_window=HOUR))
+    world.service.slices = {"ok": 0, "insufficient": 0}
+    world.tick(START)
+    world.service.slices = {"ok": 0, "insufficient": 1}
+    world.tick(START + HOUR)
+    assert world.status("drift").state == "absent"
+    assert world.first("ticket", kind="absent") is None
+    world.service.slices = {"ok": 0, "insufficient": 2}
+    world.tick(START + 2 * HOUR)
+    assert world.first("ticket", kind="absent") == START + 2 * HOUR
 
 
 def daily_world() -> World:

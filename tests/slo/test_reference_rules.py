@@ -45,6 +45,56 @@ def test_the_generated_tests_of_every_kind_pass(promtool, tmp_path) -> None:
     prove(tmp_path, config, ruletests.tests_document(config, "slo.rules.yaml"))
 
 
+def absent_at(config: Settings, minutes: int, ok: str, left: str) -> dict:  # type: ignore[type-arg]
+    """A promtool test: whether drift slices that count up like this are told as absent."""
+    slices = 'mlobs_drift_slices_total{{model="fraud",result="{}"}}'
+    return {
+        "interval": "1m",
+        "input_series": [
+            {"series": slices.format("ok"), "values": ok},
+            {"series": slices.format("drifted"), "values": "0x400"},
+            {"series": slices.format("insufficient"), "values": left},
+        ],
+        "promql_expr_test": [_expect(plan(config.slo.objectives[0], config), "ticket", minutes * 60,
+                                     firing=left != ok, alert="MlobsSloAbsent")],
+    }  # fmt: skip
+
+
+def test_slices_that_nobody_could_judge_are_told_as_absent_by_the_rules_too(promtool, tmp_path) -> None:
+    config = settings(objective("drift", "drift", "0.95"), drift_window=3600.0)
+    hourly = "0x58 1x60 2x60 3x60 4x60"  # a window an hour
+    cases = [
+        absent_at(config, 200, "0x400", hourly),  # all
+        absent_at(config, 200, hourly, hourly),  # half of them: as good as judged
+        absent_at(config, 290, "0x58 1x400", hourly),  # one of the first two, none later
+    ]
+    tests = {"rule_files": ["slo.rules.yaml"], "evaluation_interval": "30s", "tests": cases}
+    prove(tmp_path, config, tests)
+
+
+def test_the_rules_hand_on_when_what_broke_began(promtool, tmp_path) -> None:
+    config = settings(objective("drift", "drift", "0.95"))
+    labels = '{model="fraud",feature="te\\"mp",segment="",severity="page"}'
+    expected = {
+        "exp_labels": {
+            "model": "fraud", "feature": 'te"mp', "severity": "page", "kind": "breach", "cause": "drift",
+            "service": "fraud-api",
+        },
+        "exp_annotations": {"summary": 'fraud: te"mp broke its check', "since": "1.364e+09"},
+    }  # fmt: skip
+    case = {
+        "interval": "1m",
+        "input_series": [
+            {"series": f"mlobs_drift_breach{labels}", "values": "1x10"},
+            {"series": f"mlobs_drift_breach_since_timestamp_seconds{labels}", "values": "1364000000x10"},
+        ],
+        "alert_rule_test": [
+            {"alertname": "MlobsDriftBreach", "eval_time": "5m", "exp_alerts": [expected]},
+        ],
+    }
+    prove(tmp_path, config, {"rule_files": ["slo.rules.yaml"], "evaluation_interval": "30s", "tests": [case]})
+
+
 def step_changes(cases: list[tuple[Case, int]], mature: int, length: int) -> tuple[Settings, dict]:  # type: ignore[type-arg]
     """An objective for each case and tier; silent one step before the stated moment, firing one after it."""
     objectives, series, checks = [], {}, []
