@@ -74,6 +74,7 @@ EDGES: dict[str, str] = {
     "integrations.passage": "clock: how long a request took",
     "notify.channels.mail": "network: speaks SMTP",
     "notify.channels.slack": "network: speaks to Slack through slack-sdk",
+    "notify.channels.slack_http": "network clock threads: ends slack-sdk's requests in time",
     "notify.emergency": "threads: pages past a store that takes nothing, without waiting for it",
     "notify.enrich": "clock threads: gives enrichers their two seconds, each in a thread that may hang",
     "notify.heartbeat": "threads: calls an outside address and waits for nothing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,3 +153,35 @@ def test_the_acknowledge_button_carries_the_incident(slack: Slack, token: Secret
 def test_a_base_url_in_clear_is_refused_beyond_this_machine(token: Secret):
     with pytest.raises(ConfigError, match="base_url"):
         SlackChannel("oncall", "#oncall", token, base_url="http://slack.example/api")
+
+
+def test_an_answer_that_drips_holds_the_channel_no_longer_than_its_timeout(slack: Slack, token: Secret):
+    slack.stub.fail(Fault(accept=True, drip=0.4))
+    began = time.monotonic()
+    outcome = channel_of(slack, token, timeout=1).send(a_message())
+    assert time.monotonic() - began < 5  # the whole drip would take a minute
+    assert (outcome.sent, outcome.reason, outcome.retry, outcome.uncertain) == (
+        False,
+        Reason.TIMEOUT,
+        True,
+        True,
+    )
+    assert channel_of(slack, token).send(a_message(uncertain=True)).sent
+    assert len(slack.shown) == 1  # it had been accepted
+
+
+def test_an_error_that_drips_is_bounded_too_and_keeps_its_status(slack: Slack, token: Secret):
+    slack.stub.fail(Fault(503, drip=0.4, answer={"ok": False, "error": "x" * 100}))
+    began = time.monotonic()
+    outcome = channel_of(slack, token, timeout=1).send(a_message())
+    assert time.monotonic() - began < 5
+    assert (outcome.reason, outcome.retry) == (Reason.SERVER_ERROR, True)
+
+
+def test_a_redirect_takes_the_token_nowhere(slack: Slack, token: Secret):
+    other = Slack()
+    with serving(other.stub):
+        slack.stub.fail(Fault(302, (("Location", f"{other.stub.url}/chat.postMessage"),)))
+        outcome = channel_of(slack, token).send(a_message())
+    assert not outcome.sent
+    assert not other.stub.requests

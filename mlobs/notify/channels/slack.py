@@ -18,11 +18,11 @@ from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
-from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
 from mlobs.errors import ConfigError, Problem
 from mlobs.notify.channels.base import ACKNOWLEDGE, Message
+from mlobs.notify.channels.slack_http import BoundedClient
 from mlobs.notify.drawing import headline, plain, sections, trace_line, where_and_when
 from mlobs.notify.page import FIRING, RESOLVED, TEST, Page
 from mlobs.notify.retry import Outcome, Reason, judge_status, retry_after, sent
@@ -98,7 +98,7 @@ class SlackChannel:
 
     def send(self, message: Message) -> Outcome:
         # a client for each message: the token is read when it is used, and a rotated one is picked up
-        client = WebClient(
+        client = BoundedClient(
             token=self._token.reveal(),
             base_url=self._base,
             timeout=self._timeout,
