@@ -155,6 +155,11 @@ ATTR_PREDICTION_ID: Final = "ml.prediction.id"
 ATTR_STAGE: Final = "ml.stage"
 ATTR_SEGMENT: Final = "ml.segment"
 ATTR_FEATURE_NAME: Final = "ml.feature.name"
+ATTR_GENAI_OPERATION: Final = "gen_ai.operation.name"
+ATTR_GENAI_PROVIDER: Final = "gen_ai.provider.name"
+ATTR_GENAI_MODEL: Final = "gen_ai.request.model"
+ATTR_GENAI_INPUT: Final = "gen_ai.usage.input_tokens"
+ATTR_GENAI_OUTPUT: Final = "gen_ai.usage.output_tokens"
 
 # -- recorded rules: Sloth's spelling, so that dashboards made for it read ours --------------------
 RULE_SLI_ERROR: Final = "slo:sli_error:ratio_rate{window}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextvars import Token
 from time import perf_counter
+from typing import Any
 
 from mlobs import names
 from mlobs.sdk.api import default_runtime
@@ -44,14 +45,18 @@ def method_label(method: str) -> str:
 class Passage:
     """One request under way, from construction to `end`."""
 
-    __slots__ = ("_token", "start")
+    __slots__ = ("_attached", "_token", "start")
 
     def __init__(self, headers: Callable[[], tuple[str | None, str]]) -> None:
         """`headers` gives `traceparent` and `tracestate`; it may fail."""
         self._token: Token[TraceContext | None] | None = None
+        self._attached: Any = None
         try:
             parent, state = headers()
-            self._token = INCOMING.set(parse_traceparent(parent, state) if parent else None)
+            found = parse_traceparent(parent, state) if parent else None
+            self._token = INCOMING.set(found)
+            if found is not None and default_runtime().spans is not None:
+                self._attached = _attach(found)
         except Exception as problem:  # noqa: BLE001 - the guard's
             default_runtime().guard.swallow("incoming", problem)
         self.start = perf_counter()
@@ -81,6 +86,21 @@ class Passage:
         if token is not None:
             try:
                 INCOMING.reset(token)
+                if self._attached is not None:
+                    _detach(self._attached)
             except ValueError:  # ended in another context: there is nothing to restore there
                 counts = default_runtime().guard.counts
                 counts["incoming_elsewhere"] = counts.get("incoming_elsewhere", 0) + 1
+
+
+def _attach(context: TraceContext) -> Any:
+    """Let what the request calls continue its trace, kept or not; a span that is active already does so."""
+    from mlobs.sdk import otel  # weight: only while tracing
+
+    return otel.attach(context, remote=True) if otel.active() is None else None
+
+
+def _detach(token: Any) -> None:
+    from mlobs.sdk import otel
+
+    otel.detach(token)

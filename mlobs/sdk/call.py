@@ -63,6 +63,8 @@ class Call:
     """When a generator's call gave its first value, `perf_counter` seconds."""
     fresh: bool = True
     valid: bool = True
+    attributes: Mapping[str, Any] | None = None
+    """More for the call's span."""
     chosen: Any = None
     """Rows of a batch call, and which of them are kept."""
     detach: Any = None

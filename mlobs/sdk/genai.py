@@ -30,6 +30,7 @@ from typing import Any, TypeVar, cast
 from mlobs import names
 from mlobs.sdk.api import default_runtime
 from mlobs.sdk.buckets import Bounds, plain_bounds
+from mlobs.sdk.call import CURRENT, call_of
 from mlobs.sdk.instruments import observe_value
 from mlobs.sdk.meter import HISTOGRAM, Family, clean_label
 
@@ -105,8 +106,22 @@ class Generation:
             output = self._counted or None if self._output is None else self._output
             for family, labels, bounds, value in self._values(end, kind, output):
                 observe_value(runtime, family, (*labels, *self._labels), bounds, value)
+            self._tell_call(output)
         except Exception as problem:  # noqa: BLE001 - the guard's
             runtime.guard.swallow("generation", problem)
+
+    def _tell_call(self, output: int | None) -> None:
+        """The observed call around it has the conventions' attributes on its span, if it is kept."""
+        marker = CURRENT.get()
+        if marker is not None and default_runtime().spans is not None:
+            operation, provider, model = self._labels
+            call_of(marker).attributes = {
+                names.ATTR_GENAI_OPERATION: operation,
+                names.ATTR_GENAI_PROVIDER: provider,
+                names.ATTR_GENAI_MODEL: model,
+                names.ATTR_GENAI_INPUT: self._input,
+                names.ATTR_GENAI_OUTPUT: output,
+            }
 
     def _values(
         self, end: float, kind: str, output: int | None

@@ -130,6 +130,7 @@ def keep(
                     names.ATTR_MODEL_VARIANT: observed.variant,
                     names.ATTR_PREDICTION_ID: call.prediction_id,
                     names.ATTR_SEGMENT: None if call.segment is None else clean_label(call.segment),
+                    **(call.attributes or {}),
                 },
                 outcome,
                 None if error is None else type(error).__qualname__,

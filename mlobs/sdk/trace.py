@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 _HEX = frozenset("0123456789abcdef")
+_LONGEST = 512
 _NO_TRACE = "0" * 32
 _NO_SPAN = "0" * 16
 
@@ -32,9 +33,12 @@ def parse_traceparent(header: str, state: str = "") -> TraceContext | None:
     """The context of a `traceparent` header, or None for one that the standard says to ignore.
 
     Version 00 has exactly four fields; later versions may have more after a dash; version ff is forbidden.
+    More than 512 characters are ignored, as opentelemetry does.
     """
-    header = header.strip()
-    if len(header) < 55 or header[2] != "-" or header[35] != "-" or header[52] != "-":
+    if len(header) > _LONGEST:
+        return None
+    header = header.removesuffix("\n").strip(" \t")
+    if "\n" in header or len(header) < 55 or header[2] != "-" or header[35] != "-" or header[52] != "-":
         return None
     version, trace_id, span_id, flags = header[:2], header[3:35], header[36:52], header[53:55]
     if version == "ff" or not _HEX.issuperset(version):
