@@ -31,7 +31,7 @@ LAYERS: dict[str, str] = {
     "store": VOCABULARY,
     "featurelog": f"{VOCABULARY} yamltext",
     # Of featurelog the SDK has the writing half, drift the reading half.
-    "sdk": f"{VOCABULARY} config featurelog.writer",
+    "sdk": f"{VOCABULARY} config featurelog.writer featurelog.freetext",
     # Of frameworks each file imports its own, and nobody imports these but the user.
     "integrations": f"{VOCABULARY} sdk",
     "drift": f"{VOCABULARY} stats store featurelog.reader",

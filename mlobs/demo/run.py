@@ -32,7 +32,7 @@ from mlobs.demo.summary import Judgement, PagedIncident, judge, paged_incidents
 from mlobs.demo.training import Trained, train
 from mlobs.drift.mlref import dump_reference
 from mlobs.drift.reference import Slicing, build_reference
-from mlobs.errors import EXIT_FINDING, EXIT_FINE
+from mlobs.errors import EXIT_FINDING, EXIT_FINE, UsageError
 from mlobs.notify import read as notify_read
 from mlobs.settings import Settings
 from mlobs.slo import read as slo_read
@@ -105,6 +105,8 @@ def _exit_code(judgement: Judgement, options: Options) -> int:
 def _folder(options: Options, stack: ExitStack) -> Path:
     if options.folder is not None:
         options.folder.mkdir(parents=True, exist_ok=True)
+        if any(options.folder.iterdir()):  # pages of an earlier run would be judged as those of this one
+            raise UsageError.of("--dir", "an empty folder", str(options.folder), "name another, or empty it")
         return options.folder.absolute()
     folder = Path(tempfile.mkdtemp(prefix="mlobs-demo-"))
     stack.callback(shutil.rmtree, folder, ignore_errors=True)

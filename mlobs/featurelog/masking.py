@@ -2,8 +2,8 @@
 
 With a schema a feature leaves only if it is listed. Without one numbers and booleans pass, integers that
 look like card numbers and all text leave as keyed hashes: the first minute shows something and leaks
-nothing. `entity_key` is hashed always; a prediction id, a decision or another label that is a card number
-is hashed too.
+nothing. `entity_key` is hashed always; a prediction id, a decision or another label that is a card number,
+an e-mail address, an IBAN or a key is hashed too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from mlobs.featurelog.freetext import CARD_LOW, card_number, card_text, holds_card, scrub
+from mlobs.featurelog.freetext import CARD_LOW, card_number, card_text, holds_card, private, scrub
 from mlobs.featurelog.keys import KeyedHash, Keyring
 from mlobs.featurelog.maskschema import Action, MaskSchema
 from mlobs.featurelog.scalars import plain, text
@@ -48,20 +48,22 @@ class Masker:
         return self._of(self._schema.action(model, name))
 
     def prediction(self) -> Mask | None:
-        return self._open if self._schema is None else self._of(self._schema.prediction)
+        """Where the schema does not name it: numbers pass, text leaves hashed, as without a schema."""
+        named = None if self._schema is None else self._schema.prediction
+        return self._open if named is None else self._of(named)
 
     def name(self, name: Any) -> str:
         """A feature name as text; one that is a card number leaves as its hash."""
         return str(self.word(name if type(name) is str else str(plain(name, self.odd))))
 
     def word(self, value: Any) -> Any:
-        """An identifier or label of the record itself: kept, unless it is a card number."""
+        """An identifier or label of the record itself: kept, unless it has a private form."""
         if type(value) is not str:
             value = plain(value, self.odd)
             if type(value) is not str:
                 return self._hash.text(str(value)) if value is not None and card_number(value) else value
         value = text(value, self.odd)
-        return self._hash.text(value) if holds_card(value) else value
+        return self._hash.text(value) if holds_card(value) or private(value) else value
 
     def ids(self, values: Values) -> list[Any]:
         """Prediction, trace and span ids: as words, but what merely holds a card-like run of digits stays."""
@@ -69,8 +71,10 @@ class Masker:
 
     def _id(self, value: Any) -> Any:
         value = plain(value, self.odd)
-        if isinstance(value, str) and not card_text(value):
+        if isinstance(value, str) and not card_text(value) and not private(value):
             return value
+        if isinstance(value, str):
+            return self._hash.text(value)
         return value if value is None else self.word(value)
 
     def declared(self, values: Values) -> list[Any]:

@@ -56,7 +56,8 @@ _NO_FIELDS: Mapping[str, Action] = MappingProxyType({})
 class MaskSchema:
     fields: Mapping[str, Action] = field(default_factory=dict)
     models: Mapping[str, Mapping[str, Action]] = field(default_factory=dict)
-    prediction: Action = Action("clear")
+    prediction: Action | None = None
+    """None: numbers pass and text leaves hashed, as without a schema."""
     algorithm: str = BLAKE2B
 
     def action(self, model: str, name: str) -> Action | None:
@@ -93,7 +94,7 @@ def draft_schema(features: Mapping[str, Any]) -> str:
         lines.append(f"  {json.dumps(str(name), ensure_ascii=True)}: {'clear' if number else 'hash'}")
     if not features:
         lines[-1] = "fields: {}"
-    return "\n".join([*lines, "prediction: clear", ""])
+    return "\n".join([*lines, ""])
 
 
 class _Reader:
@@ -115,7 +116,7 @@ class _Reader:
             str(model): self.model(f"models.{model}", spec)
             for model, spec in self.mapping("models", data.get("models", {})).items()
         }
-        prediction = self.action("prediction", data.get("prediction", "clear"))
+        prediction = self.action("prediction", data["prediction"]) if "prediction" in data else None
         algorithm = data.get("hash", BLAKE2B)
         if algorithm not in ALGORITHMS:
             advice = nearest(str(algorithm), ALGORITHMS)

@@ -143,6 +143,7 @@ class FeatureLog:
         self._closed = False
         self._finished: bool
         self._ended_well: bool
+        self._starting = threading.Lock()
         self._begin()
         self._warn_of_random_key()
         _open_logs.add(self)
@@ -218,24 +219,10 @@ class FeatureLog:
         self._buffer: deque[Numbered] = deque()
         self._limit = self._max_records
         self._wake_at = self._max_records // 2
-        numbers = Tally()
-        self._numbers, self._number = numbers, numbers.add
-        self._refused = {reason: Tally() for reason in (BUFFER_FULL, DISK_FULL, DISK_ERROR, CLOSED)}
-        self._failed_offers = Tally()
+        self._open_account()
         self._full_reason = BUFFER_FULL
         self._size = float(_ROUGH_RECORD)
         self._wake: SimpleQueue[None] = SimpleQueue()
-        self._starting = threading.Lock()
-        self._books = threading.Condition()
-        self._delivered = 0
-        self._lost: Counter[str] = Counter()
-        self._taken: list[Numbered] = []
-        self._staged = b""
-        self._staged_count = 0
-        self._retried = 0
-        self._last_success: float | None = None
-        self._event_time_in: float | None = None
-        self._dropped_at_last_flush = 0
         self._finished = False
         self._ended_well = False
         self._complained = -60.0
@@ -248,6 +235,23 @@ class FeatureLog:
             monotonic=time.monotonic,
             **self._spool_options,
         )
+
+    def _open_account(self) -> None:
+        """A ledger at zero: each process tells of itself, or eight workers count their parent eight times."""
+        numbers = Tally()
+        self._numbers, self._number = numbers, numbers.add
+        self._refused = {reason: Tally() for reason in (BUFFER_FULL, DISK_FULL, DISK_ERROR, CLOSED)}
+        self._failed_offers = Tally()
+        self._books = threading.Condition()
+        self._delivered = 0
+        self._lost: Counter[str] = Counter()
+        self._taken: list[Numbered] = []
+        self._staged = b""
+        self._staged_count = 0
+        self._retried = 0
+        self._last_success: float | None = None
+        self._event_time_in: float | None = None
+        self._dropped_at_last_flush = 0
 
     def _start(self) -> None:
         self._thread = threading.Thread(
@@ -285,8 +289,12 @@ class FeatureLog:
         if not self._starting.acquire(blocking=False):
             self._failed_offers.add()  # another thread of the child is at it; a lock would block the request
             return
-        self._begin()
-        self._start()
+        try:
+            if self._forked:
+                self._begin()
+                self._start()
+        finally:
+            self._starting.release()
         self.offer(record)  # type: ignore[arg-type]
 
     def _after_fork(self) -> None:
@@ -295,7 +303,7 @@ class FeatureLog:
         self._buffer = deque()
         self._limit = 0
         self._forked = not self._closed
-        self._books = threading.Condition()
+        self._open_account()
         self._starting = threading.Lock()
 
     def _count(self) -> Ledger:
@@ -373,7 +381,8 @@ class FeatureLog:
         except OSError as problem:
             self._fault(problem)
         except Exception:  # noqa: BLE001 - a bug of ours: what is in hand is given up and counted, the thread lives on
-            _log.exception("the feature log's writer failed; %d records are dropped", len(self._taken))
+            if self._may_complain():
+                _log.exception("the feature log's writer failed; %d records are dropped", len(self._taken))
             with self._books:
                 self._lost[INTERNAL] += len(self._taken) + self._staged_count
                 self._taken, self._staged, self._staged_count = [], b"", 0
@@ -446,15 +455,21 @@ class FeatureLog:
         full = isinstance(problem, ReserveReachedError) or problem.errno in _NO_SPACE
         self._full_reason = DISK_FULL if full else DISK_ERROR
         self._retried += 1
-        now = time.monotonic()
-        if now - self._complained >= 60:
-            self._complained = now
+        if self._may_complain():
             _log.warning(
                 "the feature log at %s cannot be written (%s); records wait in the buffer and are dropped "
                 "when it is full, the service goes on",
                 self.folder,
                 problem.strerror or type(problem).__name__,
             )
+
+    def _may_complain(self) -> bool:
+        """Once a minute: what lasts must not fill the host's log."""
+        now = time.monotonic()
+        if now - self._complained < 60:
+            return False
+        self._complained = now
+        return True
 
     def _warn_of_random_key(self) -> None:
         if self._configured_keys is None and not (self.folder / KEY_FILE_NAME).exists():

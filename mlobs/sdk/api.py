@@ -45,6 +45,7 @@ def default_runtime() -> Runtime:
     global _default
     with _LOCK:
         if _default is None:
+            _hook()  # a fork resets the child's counts, whether or not anybody called init
             _default = Runtime(Settings(service="default"), calibrate=calibrate)
         return _default
 

@@ -62,7 +62,7 @@ class Binding:
         self._fn = fn
         self._asks = bool(names_used(fn) & {"current", "stage", "feature_age"})
         self._find_runtime = runtime
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._due = self._next = 0
         self._slow = float("inf")
         self._fast: float | None = None
@@ -144,7 +144,7 @@ class Binding:
 
     def after_fork(self, runtime: Runtime) -> None:
         """In a forked child: an own lock, and settled on its own cells if it was settled before."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if self.runtime is not None:
             self.settle(runtime)
 
@@ -262,9 +262,16 @@ class Binding:
         if self.extractors.prediction_id is not None and runtime.keeps:
             self._unmark(number)
             return False
+        if self._rate >= 1.0:  # every call is kept, whoever else is drawing
+            self._unmark(number)
+            return True
         if self._next == 0:  # every call is looked at anyway
             return runtime.random() < self._rate
-        with self._lock:
+        # Never waited for: a signal handler or a finaliser may call us while this thread holds it. Who finds
+        # it taken goes on undrawn, and the draw stays due for the next call.
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
             if self._shards is not None:
                 own = self._shards.mine()
                 own[-1] = own[0] + geometric(self._rate, runtime.random)
@@ -275,6 +282,8 @@ class Binding:
             if drawn:
                 self._next = int(number) + geometric(self._rate, runtime.random)
             self._due = self._next
+        finally:
+            self._lock.release()
         self._unmark(number)
         return drawn
 
@@ -333,7 +342,7 @@ class Binding:
         call = call_of(marker)
         if ident is not None:
             call._id = ident
-        if reason == "rate" or not call.kept:
+        if reason == "trace" or not call.kept:  # always kept has weight 1, whether or not it was also drawn
             call.reason = reason
         if not call.kept:
             call.kept = True

@@ -11,12 +11,21 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from mlobs import names
+from mlobs.featurelog.freetext import holds_card, private
 from mlobs.sdk.otel import present, span_context
 from mlobs.sdk.spanjob import SpanJob
 from mlobs.sdk.trace import TraceContext
 
 _SCOPE = InstrumentationScope("mlobs")
 _UNSET, _ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
+
+
+PRIVATE = "[private]"
+
+
+def _safe(value: object) -> object:
+    """An attribute with a private form does not leave: its record, found by trace id, has the keyed hash."""
+    return PRIVATE if isinstance(value, str) and (holds_card(value) or private(value)) else value
 
 
 @lru_cache(maxsize=8)
@@ -40,7 +49,10 @@ def build(
                 context=context,
                 parent=None if job.parent is None else span_context(job.parent, remote=True),
                 resource=shared,
-                attributes=present({**job.attributes, "mlobs.outcome": job.outcome}),
+                attributes=present(
+                    {name: _safe(value) for name, value in job.attributes.items()}
+                    | {"mlobs.outcome": job.outcome}
+                ),
                 events=events,
                 kind=SpanKind.INTERNAL,
                 status=_ERROR if failed else _UNSET,

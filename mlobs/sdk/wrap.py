@@ -114,7 +114,8 @@ _PLAIN = """
 """
 
 # The call begins with the first item asked for and is current only while the function's own code runs: a
-# context variable set in a generator would otherwise leak to whoever consumes it.
+# context variable set in a generator would otherwise leak to whoever consumes it. Closing throws
+# GeneratorExit in, which the function may answer like any other.
 _GENERATOR = """
 {define} wrapper({parameters}):
     inner = fn({arguments})
@@ -136,17 +137,6 @@ _GENERATOR = """
         try:
             sent = yield item
             step = inner.{send}
-        except GeneratorExit as error:
-            token = binding.enter(marker)
-            try:
-                {wait}inner.{close}()
-            except BaseException as other:
-                binding.stopped(marker, other, {positional}, {keywords})
-                raise
-            finally:
-                binding.leave(token)
-            binding.stopped(marker, error, {positional}, {keywords})
-            raise
         except BaseException as error:
             step, sent = inner.{throw}, error
     binding.ended(marker, {value}, {positional}, {keywords})
@@ -156,8 +146,8 @@ _GENERATOR = """
 
 FUNCTION, COROUTINE, GENERATOR, ASYNC_GENERATOR = "function", "coroutine", "generator", "async generator"
 
-_GENERATOR_WORDS = {"send": "send", "close": "close", "throw": "throw", "stop": "StopIteration"}
-_ASYNC_WORDS = {"send": "asend", "close": "aclose", "throw": "athrow", "stop": "StopAsyncIteration"}
+_GENERATOR_WORDS = {"send": "send", "throw": "throw", "stop": "StopIteration"}
+_ASYNC_WORDS = {"send": "asend", "throw": "athrow", "stop": "StopAsyncIteration"}
 _KINDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     FUNCTION: (_PLAIN, {"define": "def", "wait": ""}),
     COROUTINE: (_PLAIN, {"define": "async def", "wait": "await "}),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mlobs.demo.flights import midnight
 from mlobs.demo.plan import LEAST_DAYS, SLOW_FAULT, WEATHER_FAULT, make_plan
 from mlobs.demo.replay import Departure, by_hour
+from mlobs.demo.run import Options, run_demo
 from mlobs.demo.summary import DAY, PagedIncident, judge
 from mlobs.errors import UsageError
 from mlobs.notify.read import IncidentRow
@@ -41,6 +44,12 @@ def test_the_whole_month_has_two_quiet_weeks_and_the_second_fault_in_its_last_th
 def test_a_stretch_that_proves_nothing_is_refused(days: int) -> None:
     with pytest.raises(UsageError, match="14 to 31"):
         make_plan(days)
+
+
+def test_a_folder_with_an_earlier_run_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mlobs.db").touch()
+    with pytest.raises(UsageError, match="an empty folder"):
+        run_demo(Options(days=LEAST_DAYS, folder=tmp_path), Console())
 
 
 def test_hours_cover_the_stretch_with_empty_ones_and_every_departure_once() -> None:

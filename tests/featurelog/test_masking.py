@@ -44,6 +44,22 @@ def hashed(text: str) -> str:
     return KEYS.active.text(text)
 
 
+def test_a_schema_that_does_not_name_the_prediction_lets_numbers_pass_and_no_text() -> None:
+    masker = Masker(parse_schema("fields: {amount: clear}", "mask.yaml"), KEYS)
+    mask = masker.prediction()
+    assert mask is not None
+    assert mask([0.5, "Dear Jane Roe"]) == [0.5, hashed("Dear Jane Roe")]
+
+
+@pytest.mark.parametrize("private", ["jane.roe@example.com", "DE89370400440532013000", f"card {CARD}"])
+def test_an_identifier_or_word_with_a_private_form_leaves_hashed(private: str) -> None:
+    masker = Masker(None, KEYS)
+    assert masker.words([private, "EWR"]) == [hashed(private), "EWR"]
+    assert masker.name(private) == hashed(private)
+    if CARD not in private:  # an id may hold a run of digits
+        assert masker.ids([private, "order-12345678901"]) == [hashed(private), "order-12345678901"]
+
+
 # -- without a schema ------------------------------------------------------------------------------------
 
 

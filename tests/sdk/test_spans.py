@@ -161,3 +161,33 @@ def test_without_a_thread_spans_are_dropped_and_counted_and_the_call_goes_on(
     assert runtime.spans is not None
     assert runtime.spans.ledger().dropped == {"no_thread": 3}
     assert runtime.guard.counts == {"spans_thread": 1}
+
+
+@mlobs.observe(model="spans", version="3", prediction_id="id", segment="segment")
+def named(request: dict) -> float:
+    return 0.5
+
+
+@pytest.mark.parametrize("private", ["4111111111111111", "jane.roe@example.com", "DE89370400440532013000"])
+def test_an_identifier_with_a_private_form_does_not_leave_in_a_span(private: str) -> None:
+    exporter = InMemorySpanExporter()
+    with installed(traced(exporter)) as runtime:
+        named({"id": private, "segment": private})
+        assert runtime.flush(5.0)
+    (span,) = exporter.get_finished_spans()
+    assert private not in span.to_json()
+    assert span.attributes is not None
+    assert span.attributes["ml.prediction.id"] == span.attributes["ml.segment"] == "[private]"
+
+
+@pytest.mark.parametrize("function", [named, score])
+def test_a_call_of_a_sampled_trace_has_weight_one_whether_or_not_it_was_also_drawn(function) -> None:
+    token = INCOMING.set(PARENT)
+    try:
+        with installed(traced(InMemorySpanExporter(), sample=0.3)) as runtime:
+            for number in range(2000):
+                function({"id": f"r{number}", "segment": "EWR"})
+    finally:
+        INCOMING.reset(token)
+    assert isinstance(runtime.log, MemoryLog)
+    assert [record.weight for record in runtime.log.records] == [1.0] * 2000

@@ -1,0 +1,72 @@
+"""Calls from within calls, forks before `init`, generators that answer a close."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import mlobs
+
+
+def test_a_signal_handler_that_calls_the_observed_function_does_not_hang() -> None:
+    script = """
+import signal, mlobs, faulthandler
+faulthandler.dump_traceback_later(20, exit=True)
+mlobs.init(service="s", sample=1.0)
+calls = 0
+@mlobs.observe(model="m")
+def score(request: dict) -> float:
+    return 0.5
+def handler(*_):
+    score({})
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+for _ in range(200_000):
+    score({})
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_fork_before_init_does_not_count_the_parents_calls_again() -> None:
+    script = """
+import os, mlobs
+from mlobs.sdk.collector import CellCollector
+from mlobs.sdk.api import default_runtime
+@mlobs.observe(model="m")
+def score(request: dict) -> float:
+    return 0.5
+for _ in range(100):
+    score({})
+read, write = os.pipe()
+if os.fork() == 0:
+    score({})
+    samples = [s for family in CellCollector(default_runtime).collect() for s in family.samples]
+    counts = [s.value for s in samples if s.name.endswith("_count") and s.labels.get("outcome") == "ok"]
+    os.write(write, str(sum(counts)).encode())
+    os._exit(0)
+os.wait()
+assert os.read(read, 100) == b"1.0", "the child tells of its parent's calls"
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def stubborn() -> Iterator[int]:
+    try:
+        yield 1
+    except GeneratorExit:
+        yield 2
+
+
+@pytest.mark.parametrize("make", [stubborn, mlobs.observe(model="stubborn")(stubborn)])
+def test_a_generator_may_answer_a_thrown_exit(make) -> None:
+    generator = make()
+    assert next(generator) == 1
+    assert generator.throw(GeneratorExit) == 2
+    with pytest.raises(StopIteration):
+        next(generator)
