@@ -170,6 +170,7 @@ RULE_PERIOD_BUDGET_REMAINING: Final = "slo:period_error_budget_remaining:ratio"
 
 # -- environment ------------------------------------------------------------------------------------
 ENV_HASH_KEY: Final = "MLOBS_HASH_KEY"
+ENV_KAFKA_CONFIG: Final = "MLOBS_KAFKA_CONFIG"
 ENV_GRAFANA_TOKEN: Final = "MLOBS_GRAFANA_TOKEN"  # noqa: S105 - the name of the variable
 
 DEFAULT_BUCKETS: Final = (

@@ -21,6 +21,7 @@ from mlobs.cli import (
     incidents,
     log,
     log_erase,
+    log_ship,
     notify,
     serve,
     slo,
@@ -41,6 +42,7 @@ app.command()(serve.doctor)
 app.command()(incidents.event)
 drift.app.command()(drift_engines.backfill)
 log.app.command()(log_erase.erase)
+log.app.command()(log_ship.ship)
 slo.app.command()(canary.canary)
 slo.app.command()(capacity.capacity)
 for part, name in (

@@ -42,6 +42,7 @@ from mlobs.featurelog.lake import (
 )
 from mlobs.featurelog.segments import KNOWN_KINDS, Counts, GoneError, fresh, model_of, segment_blocks
 from mlobs.featurelog.sequences import Seen
+from mlobs.featurelog.ship import load_position
 from mlobs.featurelog.spool import SPOOL, Segment, list_segments, seal_stale, sync_folder
 from mlobs.featurelog.storage import DiskStorage, Storage
 
@@ -69,6 +70,8 @@ class Compacted:
     unreadable: int = 0
     torn: int = 0
     set_aside: list[str] = field(default_factory=list)
+    held: int = 0
+    """Segments left because `mlobs log ship` has not shipped them yet."""
 
 
 @dataclass(slots=True)
@@ -102,6 +105,10 @@ def compact(
         finish_noted(folder, storage, result)
         seal_stale(folder)
         sealed = [segment for segment in list_segments(folder) if segment.sealed]
+        shipped = load_position(folder)
+        if shipped is not None:
+            ready = [each for each in sealed if each.number < shipped.at.get(each.writer, (0, 0))[0]]
+            result.held, sealed = len(sealed) - len(ready), ready
         sizes = {segment.name: segment.path.stat().st_size for segment in sealed}
         total, done = sum(sizes.values()), 0
         for batch in _batches(sealed, sizes, batch_bytes):

@@ -12,6 +12,7 @@ are not taken for lost. What cannot be reached is named in `UNREACHED`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from mlobs.featurelog.compact import ASIDE, Compacted, finish_noted, held
 from mlobs.featurelog.frames import LABELS, RECORDS
 from mlobs.featurelog.lake import MANIFEST, Entry, Lake, LakeFile, parquet_bytes
 from mlobs.featurelog.sequences import Seen
+from mlobs.featurelog.ship import DEAD, LETTERS, lock
 from mlobs.featurelog.spool import REWRITE, SEALED, SPOOL, list_segments, rewrite_segment, seal_stale
 from mlobs.featurelog.storage import Storage
 from mlobs.featurelog.without import cut, stretches
@@ -67,6 +69,8 @@ class Erased:
     labels: int = 0
     segments: int = 0
     files: int = 0
+    letters: int = 0
+    """Dead letters of `mlobs log ship`."""
     blanked: int = 0
     """Unreadable stretches that held a hash of the subject, overwritten with zeros."""
     unreadable: int = 0
@@ -94,6 +98,8 @@ class _Look:
     """Sealed ones with hits, and how many."""
     files: list[tuple[Entry, LakeFile]] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
+    letters: int = 0
+    """Dead letters of the shipping."""
     blanks: int = 0
     unreadable: int = 0
     stray: int = 0
@@ -151,15 +157,17 @@ def _run(
     look = _look(folder, storage, target, ids, progress)
     while look.open and pause(look.open):
         look = _look(folder, storage, target, ids, progress)
-    if look.ids or look.labels or look.segments:
+    if look.ids or look.labels or look.segments or look.letters:
         note = _Note(sorted(target.hashes), list(target.features), sorted(look.ids))
         storage.write(name, msgspec.json.encode(note))
     for path in look.segments:
         _rewrite_segment(path, target, look.ids, result)
+    if look.letters and folder is not None:
+        result.letters = _rewrite_letters(folder, target, look.ids)
     for entry, files in _by_entry(look.files):
         _rewrite_entry(storage, entry, files, target, look.ids, result)
     after = _look(folder, storage, target, look.ids, progress)
-    result.remains = after.records + after.labels + after.blanks + after.stray
+    result.remains = after.records + after.labels + after.blanks + after.stray + after.letters
     result.unreadable = after.unreadable
     result.waiting, result.elsewhere = after.open, after.elsewhere
     if not (result.remains or result.waiting):
@@ -172,6 +180,7 @@ def _would(look: _Look) -> Erased:
         look.labels,
         len(look.segments),
         len(look.files),
+        look.letters,
         look.blanks,
         look.unreadable,
         look.open,
@@ -225,6 +234,8 @@ def _look(
     for path in paths:
         _look_at_segment(path, target, look, LABELS)
         step()
+    if folder is not None:
+        look.letters = len(_letters(folder)) - len(_other_letters(folder, target, look.ids))
     for name in stray:
         before = look.records, look.labels
         look.stray += _look_at_file(lake, name, target, look, name.startswith("lake/labels/"))
@@ -350,6 +361,30 @@ def _needles(target: Target) -> tuple[bytes, ...]:
     return tuple(each.encode() for each in sorted(target.hashes))
 
 
+def _letters(folder: Path) -> list[bytes]:
+    try:
+        return (folder / SPOOL / DEAD / LETTERS).read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+
+
+def _other_letters(folder: Path, target: Target, ids: set[str]) -> list[bytes]:
+    """The dead letters that stay."""
+    needles = _needles(target)
+    return [
+        line
+        for line in _letters(folder)
+        if not any(needle in line for needle in needles) and _subject_of(line) not in ids
+    ]
+
+
+def _subject_of(line: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(line)["event"].get("subject", ""))
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):  # the torn last line of a killed run
+        return ""
+
+
 # -- rewriting --------------------------------------------------------------------------------------
 
 
@@ -362,6 +397,17 @@ def _rewrite_segment(path: Path, target: Target, ids: set[str], result: Erased) 
     result.records += done.records
     result.labels += done.labels
     result.blanked += done.blanked
+
+
+def _rewrite_letters(folder: Path, target: Target, ids: set[str]) -> int:
+    """How many went. Raises UnavailableError while the log is being shipped."""
+    handle = lock(folder)
+    try:
+        before, staying = _letters(folder), _other_letters(folder, target, ids)
+        rewrite_segment(folder / SPOOL / DEAD / LETTERS, b"".join(staying))
+        return len(before) - len(staying)
+    finally:
+        os.close(handle)
 
 
 def _by_entry(pairs: Sequence[tuple[Entry, LakeFile]]) -> list[tuple[Entry, list[LakeFile]]]:

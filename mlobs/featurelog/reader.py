@@ -10,6 +10,7 @@ between two polls.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ import pyarrow.compute as pc
 from mlobs.featurelog.columns import LABEL_COLUMNS, RECORD_COLUMNS, Part, combine, kept_rows, table
 from mlobs.featurelog.cursor import Account, State, load_cursor
 from mlobs.featurelog.frames import LABELS, RECORDS
+from mlobs.featurelog.kafka import SCHEME, parse_address
+from mlobs.featurelog.kafkasource import KafkaSource
 from mlobs.featurelog.lake import Entry, Lake, LakeFile, commit_time, stamp
 from mlobs.featurelog.segments import (
     Counts,
@@ -33,7 +36,7 @@ from mlobs.featurelog.segments import (
     times_of,
 )
 from mlobs.featurelog.spool import Segment, list_segments
-from mlobs.featurelog.storage import open_storage
+from mlobs.featurelog.storage import NoStorage, open_storage
 from mlobs.records import FeatureRecord
 
 _BROKEN: Final = (ValueError, TypeError, KeyError, IndexError, pa.ArrowException)
@@ -72,16 +75,23 @@ class Chunk:
 
 
 class LogReader:
-    """Reads the feature log at `source`: a directory (spool and lake) or `s3://bucket/prefix` (lake).
+    """Reads the feature log at `source`: a directory (spool and lake), `s3://bucket/prefix` (lake) or
+    `kafka://host:port/topic`; of a topic `poll` reads, `find` and `scan` find nothing.
 
     Keeps nothing between polls but what cannot change; safe beside writers, compaction and erasure.
     """
 
     def __init__(self, source: str | Path, environ: Mapping[str, str] | None = None) -> None:
         self.source = str(source)
-        remote = self.source.startswith("s3://")
+        remote = "://" in self.source and not self.source.startswith("file://")
         self.folder = None if remote else Path(self.source.removeprefix("file://"))
-        self.lake = Lake(open_storage(self.source, environ))
+        self._kafka: KafkaSource | None = None
+        if self.source.startswith(SCHEME):
+            address = parse_address(self.source)
+            self._kafka = KafkaSource(address, os.environ if environ is None else environ)
+            self.lake = Lake(NoStorage(self.source))
+        else:
+            self.lake = Lake(open_storage(self.source, environ))
         # Of sealed segments that were scanned: they do not change any more.
         self._spans: dict[str, tuple[float, float]] = {}
 
@@ -92,6 +102,11 @@ class LogReader:
         """
         state, counts = load_cursor(cursor), Counts()
         found = _Found(limit)
+        more = False
+        if self._kafka is not None:
+            parts, more = self._kafka.poll(state, counts, limit)
+            for model, part in parts:
+                found.add_part(model, part)
         # The spool is listed before the lake: a segment that is in neither list cannot be.
         segments = self._segments()
         if self._poll_lake(state, counts, found):
@@ -109,7 +124,7 @@ class LogReader:
             counts.unreadable,
             counts.torn,
         )
-        return Chunk(tables, labels, state.dump(), stats, found.full())
+        return Chunk(tables, labels, state.dump(), stats, more or found.full())
 
     def find(
         self,

@@ -165,6 +165,30 @@ class S3Storage:
             ) from None
 
 
+class NoStorage:
+    """Holds nothing and takes nothing: a log that has no lake."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def names(self, folder: str) -> list[str]:  # noqa: ARG002 - of Storage
+        return []
+
+    def walk(self, folder: str) -> list[str]:  # noqa: ARG002 - of Storage
+        return []
+
+    def read(self, name: str) -> bytes:
+        raise FileNotFoundError(name)
+
+    def write(self, name: str, data: bytes) -> None:  # noqa: ARG002 - of Storage
+        raise UnavailableError(
+            Problem(self.where, "a lake", "none", "name a directory or s3://bucket/prefix")
+        )
+
+    def delete(self, name: str) -> None:  # noqa: ARG002 - of Storage
+        return
+
+
 def open_storage(destination: str | Path, environ: Mapping[str, str] | None = None) -> Storage:
     """The storage at a directory or an `s3://bucket/prefix[?region=&endpoint_override=&scheme=]`."""
     text = str(destination)

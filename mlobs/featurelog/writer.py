@@ -519,7 +519,7 @@ def _folder(destination: str, problems: list[Problem]) -> Path:
                 "feature_log",
                 "a directory",
                 shown(destination),
-                "name a directory; `mlobs log compact DIR --to s3://...` ships it",
+                "name a directory; `mlobs log compact` moves it to s3://, `mlobs log ship` to kafka://",
             )
         )
     path = Path(destination.removeprefix("file://"))

@@ -211,6 +211,17 @@ def test_a_hash_in_another_column_is_told_and_erased_when_named(tmp_path: Path) 
     assert (done.records, done.elsewhere, done.proved) == (1, {}, True)
 
 
+def test_dead_letters_of_the_subject_go_too(tmp_path: Path) -> None:
+    folder = tmp_path / "spool" / "dead"
+    folder.mkdir(parents=True)
+    mine = {"event": {"subject": "p1", "data": {"fields": {"entity_key": min(TARGET.hashes)}}}}
+    lines = [json.dumps(each) for each in (mine, {"event": {"subject": "p2"}})]
+    (folder / "letters.jsonl").write_text("\n".join(lines) + "\n")
+    result = erase(tmp_path, DiskStorage(tmp_path), TARGET)
+    assert (result.letters, result.proved) == (1, True)
+    assert (folder / "letters.jsonl").read_text() == lines[1] + "\n"
+
+
 def test_it_does_not_run_beside_a_compaction(tmp_path: Path) -> None:
     fill(tmp_path, range(5))
     with held(tmp_path), pytest.raises(UnavailableError):
