@@ -3,7 +3,7 @@
 The spool holds while the broker is away. A batch of blocks is handed to an idempotent producer; only when the
 broker has answered for every event of it is the position written, to `spool/ship.json`. Whoever dies in
 between sends the batch again, and readers drop duplicates by event id. An event that the broker will never
-take goes to `spool/dead/letters.jsonl` with the reason; troubles that are not the event's own stop the shipping.
+take goes to `spool/dead/letters.jsonl` with the reason; other troubles stop the shipping.
 
     offered = delivered + dropped{dead_letter} + queued
 """
@@ -58,7 +58,7 @@ class _Batch:
 
     waiting: int = 0
     delivered: int = 0
-    dead: list[tuple[Event, str]] = field(default_factory=list)
+    dead: list[tuple[bytes, str]] = field(default_factory=list)
     trouble: str = ""
 
 
@@ -135,6 +135,16 @@ class Shipper:
         segments = list_segments(self._folder)
         positions = {writer: Position(*at) for writer, at in self._state.at.items()}
         counts, batch, rows, more = Counts(), _Batch(), 0, False
+
+        def answered(error: Any, message: Any) -> None:
+            batch.waiting -= 1
+            if error is None:
+                batch.delivered += 1
+            elif self._own_fault(error):
+                batch.dead.append((message.value(), f"{error.name()}: {error.str()}"))
+            else:
+                batch.trouble = f"{error.name()}: {error.str()}"
+
         for read in spool_blocks(segments, positions, counts):
             at = positions[read.segment.writer]
             at.number, at.offset = read.segment.number, read.end
@@ -148,7 +158,7 @@ class Shipper:
             rows += len(sending)
             self._queued = rows
             for event in sending:
-                self._send(event, batch)
+                self._send(event, batch, answered)
             if rows >= self._batch_rows:
                 more = True
                 break
@@ -159,18 +169,9 @@ class Shipper:
             self._take_away()
         return more
 
-    def _send(self, event: Event, batch: _Batch) -> None:
+    def _send(self, event: Event, batch: _Batch, answered: Callable[[Any, Any], None]) -> None:
         if self._producer is None:
             self._producer = self._kafka.Producer(self._settings)
-
-        def answered(error: Any, _message: Any) -> None:
-            batch.waiting -= 1
-            if error is None:
-                batch.delivered += 1
-            elif self._own_fault(error):
-                batch.dead.append((event, f"{error.name()}: {error.str()}"))
-            else:
-                batch.trouble = f"{error.name()}: {error.str()}"
 
         while True:
             try:
@@ -183,7 +184,7 @@ class Shipper:
             except self._kafka.KafkaException as problem:
                 error = problem.args[0]
                 if self._own_fault(error):
-                    batch.dead.append((event, f"{error.name()}: {error.str()}"))
+                    batch.dead.append((event.value, f"{error.name()}: {error.str()}"))
                 else:
                     batch.trouble = f"{error.name()}: {error.str()}"
                 return
@@ -270,11 +271,11 @@ def lock(folder: Path) -> int:
     return handle
 
 
-def _append_letters(folder: Path, dead: list[tuple[Event, str]]) -> None:
+def _append_letters(folder: Path, dead: list[tuple[bytes, str]]) -> None:
     folder.mkdir(exist_ok=True)
     lines = [
-        msgspec.json.encode({"at": time.time(), "reason": reason, "event": msgspec.Raw(event.value)}) + b"\n"
-        for event, reason in dead
+        msgspec.json.encode({"at": time.time(), "reason": reason, "event": msgspec.Raw(value)}) + b"\n"
+        for value, reason in dead
     ]
     handle = os.open(folder / LETTERS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
     try:

@@ -40,7 +40,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, mock_cluster() as cluster:
         cluster.topic("calls", 4)
         fill(name, RECORDS, 0.0)
-        beside = subprocess.Popen([sys.executable, "-m", "tests.benchmarks.bench_kafka", name])  # noqa: S603 - ourselves
+        beside = subprocess.Popen([sys.executable, "-m", "tests.benchmarks.bench_kafka", name])
         try:
             with Shipper(Path(name), Address(cluster.brokers, "calls", "mlobs"), {}) as shipper:
                 cpu, wall = time.process_time(), time.perf_counter()
