@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -21,7 +21,8 @@ from mlobs import names
 from mlobs.drift.loop import DriftStage
 from mlobs.notify.desk import Desk
 from mlobs.notify.upstream import Reconciler
-from mlobs.records import Alert
+from mlobs.records import Alert, TimelineEvent
+from mlobs.service.story import Story
 from mlobs.settings import Settings
 from mlobs.slo.engine import SloEngine
 from mlobs.slo.remote import RemoteSlo
@@ -56,12 +57,14 @@ class Service:
     desk: Desk
     reconciler: Reconciler | None = None
     """Where `slo.evaluator` is prometheus: then `slo` reads what the rules found and raises no alert."""
+    _story: Story = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _trouble: dict[str, _Trouble] = field(default_factory=dict)
     _failures: Counter = field(init=False)
     _last_tick: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
+        self._story = Story(self.settings.service)
         self._failures = Counter(
             names.INTERNAL_ERRORS, "Failures inside mlobs, by stage", [names.REASON], registry=self.registry
         )
@@ -78,7 +81,8 @@ class Service:
         with self._lock:
             drift = self._guarded("drift", now, lambda: self.drift.tick(now))
             alerts = self._guarded("slo", now, lambda: self._evaluate(now))
-            self._guarded("incidents", now, lambda: self._page(alerts, now))
+            events = self._story.of(drift.windows) if drift is not None else ()
+            self._guarded("incidents", now, lambda: self._page(alerts, events, now))
             sent = self._guarded("outbox", now, lambda: self.desk.pump(now)) or ()
             self._last_tick.set(now)
             return {
@@ -118,10 +122,12 @@ class Service:
         self.reconciler.tick(now)  # Alertmanager brings the alerts; this finds what was lost on the way
         return None
 
-    def _page(self, alerts: list[Alert] | None, now: float) -> None:
+    def _page(self, alerts: list[Alert] | None, events: Sequence[TimelineEvent], now: float) -> None:
         if alerts is not None:  # None: nothing is known, which is not the same as nothing fires
             self.desk.receive(alerts, now)
         self.desk.receive([self._own_alert(stage, now) for stage in self._lasting()], now, source="self")
+        for event in events:
+            self.desk.event(event)
 
     def _lasting(self) -> list[str]:
         return [stage for stage, trouble in self._trouble.items() if trouble.count >= FAILURES_BEFORE_PAGE]

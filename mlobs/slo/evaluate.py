@@ -72,9 +72,7 @@ class Plan:
     @property
     def judging(self) -> float | None:
         """Seconds within which at least half of the slices must have been judged; None: all are, always."""
-        if not self.indicator.unjudged:
-            return None
-        return max(min((tier.long for tier in self.tiers), default=0.0), self.gates.absent_after)
+        return self.gates.absent_after if self.indicator.unjudged else None
 
 
 def plan(objective: ObjectiveSettings, settings: Settings) -> Plan:

@@ -204,7 +204,7 @@ def test_mostly_insufficient_drift_slices_are_an_absence_and_not_a_verdict() -> 
     assert world.status("drift").total == 10
     assert world.first("ticket", kind="absent", slo="drift") == START + HOUR
     [alert] = [alert for _, alert in world.log if alert.kind == "absent"]
-    assert alert.summary == "drift: 30 of 40 slices of the last 1 h could not be judged"
+    assert alert.summary == "drift: 30 of 40 slices of the last 15 min could not be judged"
     world.service.slices = {"ok": 60, "insufficient": 30}
     [ended] = [a for a in world.tick(START + HOUR + 300) if a.kind == "absent"]
     assert not ended.firing
