@@ -31,6 +31,9 @@ def check(
     current: Annotated[Path, typer.Option("--current", help="Parquet, Arrow or CSV file.")],
     columns: Columns = None,
     min_rows: Annotated[int, typer.Option(min=1, help="Fewer rows than these give no verdict.")] = 100,
+    joint: Annotated[
+        str | None, typer.Option(help="Numeric columns to score together; a table as reference.")
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="KS, Wasserstein and categories without bins; two tables.")
     ] = False,
@@ -49,10 +52,11 @@ def check(
     from mlobs.drift.compare import compare, made_exact
     from mlobs.drift.readers import open_table
 
-    if exact:
-        _needs_table(reference)
+    for option, given in (("--exact", exact), ("--joint", joint)):
+        if given:
+            _needs_table(option, reference)
     chosen = _names(columns)
-    known = _open_reference(reference, chosen, quiet=as_json)
+    known = _open_reference(reference, chosen, quiet=as_json, joint=_names(joint))
     source = open_table(current, list(known.spec.columns))
     kept: list[State] = []
     batches = _progress(source, f"reading {current.name}", as_json)
@@ -84,6 +88,11 @@ def build(
     score: Annotated[str | None, typer.Option(help="Column with the model's output.")] = None,
     name: Annotated[str | None, typer.Option(help="Name; default: that of the file.")] = None,
     model_version: Annotated[str, typer.Option(help="Serves this model version alone.")] = "",
+    duplicates: Annotated[bool, typer.Option("--duplicates", help="Judge repeated rows.")] = False,
+    volume: Annotated[
+        bool, typer.Option("--volume", help="The table holds all traffic: judge the rows of a window.")
+    ] = False,
+    joint: Annotated[str | None, typer.Option(help="Numeric columns whose covariances are kept.")] = None,
 ) -> None:
     """Build a reference once, to be used by `drift check` and `mlobs serve`.
 
@@ -106,6 +115,9 @@ def build(
         slicing=slicing,
         model_version=model_version,
         source=str(table),
+        duplicates=duplicates,
+        volume=volume,
+        block=_names(joint) or (),
     )
     save_reference(built, output)
     print_reference(built)
@@ -157,7 +169,9 @@ def diff(
     raise typer.Exit(1 if found else 0)
 
 
-def _open_reference(path: Path, columns: list[str] | None, quiet: bool) -> Reference:
+def _open_reference(
+    path: Path, columns: list[str] | None, quiet: bool, joint: list[str] | None = None
+) -> Reference:
     """A built reference as it is, or one built now from a table."""
     from mlobs.drift.mlref import is_reference, read_reference
     from mlobs.drift.readers import open_table
@@ -172,16 +186,17 @@ def _open_reference(path: Path, columns: list[str] | None, quiet: bool) -> Refer
         path.stem,
         features=columns,
         source=str(path),
+        block=joint or (),
     )
 
 
-def _needs_table(path: Path) -> None:
+def _needs_table(option: str, path: Path) -> None:
     from mlobs.drift.mlref import is_reference
     from mlobs.errors import UsageError
 
     if is_reference(path):
         raise UsageError.of(
-            "--exact", "a table as reference", "a .mlref file", "it holds bins: name its table"
+            option, "a table as reference", "a .mlref file", "it is built already: name its table"
         )
 
 

@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mlobs.drift.checks import CheckResult
 from mlobs.drift.compare import ColumnReport, Comparison
+from mlobs.drift.multivariate import joint_text
 from mlobs.drift.reference import WHOLE, Reference
 from mlobs.drift.score import Score
-from mlobs.drift.spec import CHECKS
+from mlobs.drift.spec import CHECKS, DUPLICATES, ROWS, VOLUME
 
 _STYLES = {"ok": "green", "drifted": "bold red", "insufficient": "yellow", "absent": "yellow"}
 _MARGIN = 0.05
@@ -35,6 +37,19 @@ def comparison_json(result: Comparison) -> dict[str, Any]:
         "current": result.current,
         "rows": {"reference": result.rows_reference, "current": result.rows_current},
         "extra_columns": list(result.extra),
+        "joint": [
+            {
+                "statistic": one.statistic,
+                "columns": list(one.names),
+                "value": one.value,
+                "n_reference": one.n_reference,
+                "n_current": one.n_current,
+                "status": one.status,
+                "pair": one.pair,
+            }
+            for one in result.joint
+        ],
+        "rows_checks": [_check_json(check) for check in result.rows_checks],
         "columns": [_column_json(column) for column in result.columns],
     }
 
@@ -59,6 +74,11 @@ def print_comparison(result: Comparison) -> None:
             escape(_plain(why)),
         )
     console.print(table)
+    for one in result.joint:
+        value = one.status if one.value is None else f"{one.value:.4g}"
+        console.print(escape(_plain(f"{one.statistic} {value} over {joint_text(one)} (no verdict)")))
+    if result.rows_detail:
+        console.print(escape(_plain(f"rows: {result.rows_detail}")))
     console.print(
         f"[bold]{result.verdict}[/]: {len(result.drifted)} of {len(result.columns)} columns drifted, "
         f"{len(result.unjudged)} not judged; {result.rows_reference:,} rows in "
@@ -95,9 +115,22 @@ def reference_json(reference: Reference) -> dict[str, Any]:
         "rows": reference.rows,
         "days": len(days.labels),
         "segments": sorted(set(reference.days) - {WHOLE}),
+        "rows_judged": _rows_judged(reference),
+        "joint": list(reference.spec.block),
         "source": reference.source,
         "columns": columns,
     }
+
+
+def _rows_judged(reference: Reference) -> dict[str, Any]:
+    """Checks of rows as a whole that were asked for, with what the days say of them."""
+    days = reference.days[WHOLE]
+    found: dict[str, Any] = {}
+    if reference.spec.duplicates:
+        found[DUPLICATES] = {"worst": days.limit(ROWS, DUPLICATES, _MARGIN).worst}
+    if reference.spec.volume:
+        found[VOLUME] = {"least": min(days.rows), "most": max(days.rows)}
+    return found
 
 
 def print_reference(reference: Reference) -> None:
@@ -123,6 +156,10 @@ def print_reference(reference: Reference) -> None:
         f"{escape(_plain(reference.name))}: {reference.rows:,} rows, {len(days.labels)} days, "
         f"segments: {escape(_plain(', '.join(segments))) or 'none'}, id {reference.id[:12]}"
     )
+    for check, limits in _rows_judged(reference).items():
+        console.print(f"{check}: " + ", ".join(f"{name} {value:,.4g}" for name, value in limits.items()))
+    if reference.spec.block:
+        console.print(escape(_plain("joint: " + ", ".join(reference.spec.block))))
     if len(days.labels) == 1:
         console.print(
             "[yellow]one day only: give --day or --time, so that the worst ordinary day is known[/]"
@@ -150,17 +187,18 @@ def _column_json(column: ColumnReport) -> dict[str, Any]:
             }
             for name, one in column.scores.items()
         },
-        "checks": [
-            {
-                "check": result.check,
-                "share": result.share,
-                "worst_reference_day": result.worst,
-                "day": result.day,
-                "off": result.off,
-                "failed": result.failed,
-            }
-            for result in column.checks
-        ],
+        "checks": [_check_json(check) for check in column.checks],
+    }
+
+
+def _check_json(result: CheckResult) -> dict[str, Any]:
+    return {
+        "check": result.check,
+        "share": result.share,
+        "worst_reference_day": result.worst,
+        "day": result.day,
+        "off": result.off,
+        "failed": result.failed,
     }
 
 

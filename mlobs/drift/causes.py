@@ -13,9 +13,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlobs.drift import bits
-from mlobs.drift.checks import CheckResult
+from mlobs.drift.checks import CheckResult, new_categories
 from mlobs.drift.grid import Floats
-from mlobs.drift.spec import CONSTANT, NULL, RANGE, SCHEMA, TYPE, UNSEEN, ColumnSpec
+from mlobs.drift.spec import (
+    CARDINALITY,
+    CONSTANT,
+    DUPLICATES,
+    NEGATIVE,
+    NULL,
+    RANGE,
+    ROWS,
+    SCHEMA,
+    TYPE,
+    UNSEEN,
+    UNUSABLE,
+    VOLUME,
+    ZERO,
+    ColumnSpec,
+)
 from mlobs.drift.state import State, add, weighted_cells
 
 _DECILES = np.arange(1, 10) / 10
@@ -52,6 +67,14 @@ CONVERSIONS: Sequence[Conversion] = (
 )
 
 
+_NO_COLUMN = ColumnSpec(ROWS, UNUSABLE)
+
+
+def describe_rows(result: CheckResult, current: State) -> str:
+    """`describe` for a check of rows as a whole."""
+    return describe(result, _NO_COLUMN, current, None)
+
+
 def describe(result: CheckResult, column: ColumnSpec, current: State, reference: State | None) -> str:
     """The named cause of a failed check, for example `92 % of rows below the training minimum 10.94 (range);
     ...`.
@@ -66,6 +89,20 @@ def describe(result: CheckResult, column: ColumnSpec, current: State, reference:
     if result.check == UNSEEN:
         names = ", ".join(repr(word[:40]) for word in list(_unseen(current, column.name))[:3])
         return f"{share} of rows in categories unknown to the reference (unseen), such as {names}; {worst}"
+    if result.check == CARDINALITY:
+        known = len(column.categories) + len(column.known)
+        return (
+            f"some {new_categories(current, column):,.0f} different new categories, the reference knows "
+            f"{known:,} (cardinality): an identifier or free text in its place?"
+        )
+    if result.check in (ZERO, NEGATIVE):
+        word = "zero" if result.check == ZERO else "negative"
+        return f"{share} of rows {word} ({result.check}); {worst}"
+    if result.check == DUPLICATES:
+        return f"{share} of rows repeat another row (duplicates); {worst}"
+    if result.check == VOLUME:
+        rows = f"{current.weighted_rows:,.0f} rows"
+        return f"{rows}, {share} away from the nearest reference day {result.day} (volume)"
     if result.check == TYPE:
         return f"{share} of rows hold no {column.kind} (type; {column.arrow} in the reference); {worst}"
     if result.check == CONSTANT:

@@ -8,11 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Final
 
 import numpy as np
 
-from mlobs.drift.spec import CATEGORY, CHECKS, CONSTANT, NULL, NUMBER, RANGE, SCHEMA, TYPE, UNSEEN, ColumnSpec
-from mlobs.drift.state import State
+from mlobs.drift import bits, hll
+from mlobs.drift.deep import word_hash
+from mlobs.drift.spec import (
+    CARDINALITY,
+    CATEGORY,
+    CHECKS,
+    CONSTANT,
+    DUPLICATES,
+    NEGATIVE,
+    NULL,
+    NUMBER,
+    RANGE,
+    ROWS,
+    SCHEMA,
+    TYPE,
+    UNSEEN,
+    VOLUME,
+    ZERO,
+    ColumnSpec,
+    Spec,
+)
+from mlobs.drift.state import EXAMPLES, State
+
+SKETCH: Final = 0.05
+"""Three standard errors of the sketch of rows."""
+HALF: Final = 0.5
+"""Half the least day, or twice the greatest."""
+LEAST_DAYS: Final = 7
+EXPLOSION: Final = 50
+"""So many different new categories may be an explosion."""
+EXPLODED: Final = 2 / 3
+"""... where they are two thirds of all: twice as many as the reference knows."""
 
 
 def check_shares(state: State, column: ColumnSpec) -> dict[str, float]:
@@ -43,11 +75,96 @@ def check_shares(state: State, column: ColumnSpec) -> dict[str, float]:
     shares = {NULL: null / rows, SCHEMA: missing / rows}
     if column.kind == NUMBER:
         shares |= {RANGE: beyond / rows, TYPE: wrong / rows, CONSTANT: float(values > 1 and low == high)}
+        zero, negative = signs(state, column)
+        shares |= {ZERO: zero / rows, NEGATIVE: negative / rows}
     elif column.kind == CATEGORY:
         rare = range(len(column.categories), column.cells - 1)
         one = len(used) == 1 and not used & set(rare)
-        shares |= {TYPE: wrong / rows, UNSEEN: unseen / rows, CONSTANT: float(values > 1 and one)}
+        shares |= {
+            CARDINALITY: _share_of_new(state, column),
+            TYPE: wrong / rows,
+            UNSEEN: unseen / rows,
+            CONSTANT: float(values > 1 and one),
+        }
     return shares
+
+
+def signs(state: State, column: ColumnSpec) -> tuple[float, float]:
+    """(weighted zeros, weighted negative values) of a numeric column; exact where the bins have an edge at
+    zero, else of what lies beyond the limits."""
+    if column.grid is None:
+        return 0.0, 0.0
+    edges = column.grid.edges
+    at = int(np.searchsorted(edges, 0.0))
+    split = at < len(edges) and edges[at] == 0.0
+    key = int(bits.keys_of(np.zeros(1))[0])
+    zero = negative = 0.0
+    for weight, stratum in state.strata.items():
+        counts = stratum.columns.get(column.name)
+        if counts is None or not len(counts.cells):
+            continue
+        if split:
+            zero += weight * float(counts.cells[at + 1])
+            negative += weight * float(counts.cells[: at + 1].sum())
+        elif edges[-1] <= 0.0:
+            zero += weight * counts.outside.get(key, 0)
+            negative += weight * (counts.values - sum(n for k, n in counts.outside.items() if k >= key))
+        else:
+            zero += weight * counts.outside.get(key, 0)
+            negative += weight * sum(n for k, n in counts.outside.items() if k < key)
+    return zero, negative
+
+
+def new_categories(state: State, column: ColumnSpec) -> float:
+    """Different unseen categories, estimated from the 16 of smallest hash (Bar-Yossef et al. 2002): exact to
+    16, then within a quarter."""
+    words: set[str] = set()
+    for stratum in state.strata.values():
+        if column.name in stratum.columns:
+            words.update(stratum.columns[column.name].unseen)
+    if len(words) < EXAMPLES:
+        return float(len(words))
+    greatest = sorted(word_hash(word) for word in words)[EXAMPLES - 1]
+    return (EXAMPLES - 1) / (greatest / 2**64)
+
+
+def _share_of_new(state: State, column: ColumnSpec) -> float:
+    """Of all different categories, those of the reference and the unseen ones, the share of the unseen."""
+    new = new_categories(state, column)
+    return new / (new + len(column.categories) + len(column.known)) if new >= EXPLOSION else 0.0
+
+
+def table_shares(state: State) -> dict[str, float]:
+    """`duplicates`: the share of rows that repeat another one of the window, within 0.05; where the spec kept
+    a sketch of rows."""
+    sketches = [stratum.rows_seen for stratum in state.strata.values() if stratum.rows_seen is not None]
+    if not sketches or not state.rows:
+        return {}
+    return {DUPLICATES: max(1.0 - hll.estimate(reduce(hll.merge, sketches)) / state.rows, 0.0)}
+
+
+def run_table_checks(
+    state: State, spec: Spec, days: DayShares, margin: float, comparable: bool
+) -> list[CheckResult]:
+    """Checks of the rows as a whole: duplicates against the worst day; volume, where the window is as long as
+    a reference day (`comparable`), against half the least and twice the greatest of them."""
+    found = []
+    shares = table_shares(state)
+    if DUPLICATES in shares:
+        limit = days.limit(ROWS, DUPLICATES, margin + SKETCH)
+        beyond = shares[DUPLICATES] > limit.worst + margin + SKETCH
+        found.append(
+            CheckResult(
+                DUPLICATES, shares[DUPLICATES], limit.worst, limit.day, limit.off, beyond and not limit.off
+            )
+        )
+    if spec.volume and comparable and len(days.rows) >= LEAST_DAYS:
+        rows, least, most = state.weighted_rows, min(days.rows), max(days.rows)
+        near = least if rows < least else most
+        away = abs(rows - near) / max(rows, near, 1.0) if not least <= rows <= most else 0.0
+        label = days.labels[days.rows.index(near)]
+        found.append(CheckResult(VOLUME, away, 0.0, label, False, away > HALF))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +238,35 @@ def run_checks(state: State, column: ColumnSpec, days: DayShares, margin: float)
         if check not in shares:
             continue
         limit = days.limit(column.name, check, margin)
+        if check in (ZERO, NEGATIVE):
+            limit = _of_signs(check, limit)
         if check == UNSEEN and column.novel > limit.worst:
             limit = replace(limit, worst=column.novel, day="", off=column.novel + margin >= 1.0)
         failed = not limit.off and shares[check] > limit.worst + margin
         if check == UNSEEN and failed and is_masked(state, column):
             failed = False
         results.append(CheckResult(check, shares[check], limit.worst, limit.day, limit.off, failed))
-    return results
+    return _one_finding(results)
+
+
+def _of_signs(check: str, limit: Limit) -> Limit:
+    """Zeros and negative values are judged where the days were looked at for them; negative ones only where
+    no day has any: else the mean of a column that has both signs would be judged, and seasons move it."""
+    return replace(limit, off=limit.off or not limit.days or (check == NEGATIVE and limit.worst > 0))
+
+
+def _one_finding(results: list[CheckResult]) -> list[CheckResult]:
+    """One cause is one finding: signs of values beyond the range are the range's; too many different new
+    categories stand for the unseen."""
+    failed = {result.check for result in results if result.failed}
+    exploded = UNSEEN in failed and any(r.check == CARDINALITY and r.share > EXPLODED for r in results)
+    kept = []
+    for result in results:
+        if result.check in (ZERO, NEGATIVE):
+            result = replace(result, failed=result.failed and RANGE not in failed)
+        elif result.check == CARDINALITY:
+            result = replace(result, worst=EXPLODED, failed=exploded)
+        elif result.check == UNSEEN and exploded:
+            result = replace(result, failed=False)
+        kept.append(result)
+    return kept

@@ -14,9 +14,10 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from mlobs.drift.causes import describe
-from mlobs.drift.checks import CheckResult, is_masked, run_checks
+from mlobs.drift.causes import describe, describe_rows
+from mlobs.drift.checks import CheckResult, is_masked, run_checks, run_table_checks
 from mlobs.drift.exact import Whole, exact_scores
+from mlobs.drift.multivariate import JointScore, joint_scores
 from mlobs.drift.profile import profile
 from mlobs.drift.reference import WHOLE, Reference
 from mlobs.drift.score import (
@@ -78,6 +79,12 @@ class Comparison:
     columns: tuple[ColumnReport, ...]
     extra: tuple[str, ...]
     """Columns that the reference does not know."""
+    joint: tuple[JointScore, ...] = ()
+    """Scores of several columns at once, without a verdict."""
+    rows_checks: tuple[CheckResult, ...] = ()
+    """Checks of rows as a whole: repeated ones, where the reference has a sketch of rows."""
+    rows_detail: str = ""
+    """What fails among them."""
 
     @property
     def drifted(self) -> tuple[ColumnReport, ...]:
@@ -89,7 +96,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        if self.drifted:
+        if self.drifted or self.rows_detail:
             return DRIFTED
         return OK if any(column.judged for column in self.columns) else INSUFFICIENT
 
@@ -165,9 +172,19 @@ def judge_pair(
                 column.name, column.kind, verdict, status, detail, current.rows, scores, checks, threshold
             )
         )
+    table = run_table_checks(current, spec, reference.days[WHOLE], margin, comparable=False)
+    told = "; ".join(describe_rows(result, current) for result in table if result.failed)
     extra = {name for stratum in current.strata.values() for name in stratum.extra}
     return Comparison(
-        reference.name, where, reference.rows, current.rows, tuple(reports), tuple(sorted(extra))
+        reference.name,
+        where,
+        reference.rows,
+        current.rows,
+        tuple(reports),
+        tuple(sorted(extra)),
+        tuple(joint_scores(reference.state, current)),
+        tuple(table),
+        told,
     )
 
 

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from mlobs import names
 from mlobs.drift.spec import ROW_CHECKS
 from mlobs.drift.state import State
-from mlobs.drift.verdicts import RESULTS, WindowVerdict
+from mlobs.drift.verdicts import JOINT, RESULTS, WindowVerdict
 from mlobs.records import Breach, Ledger
 
 PIPELINE = "drift"
@@ -89,7 +89,7 @@ class DriftMetrics:
         """The scores of an unsegmented window that was closed."""
         model = window.stream.model
         for found in window.verdicts:
-            if found.statistic == "psi" and found.value is not None:
+            if (found.statistic == "psi" or found.feature == JOINT) and found.value is not None:
                 self._score.labels(model, found.feature, found.statistic, window.reference).set(found.value)
 
     def breaches(self, current: Iterable[Breach]) -> None:

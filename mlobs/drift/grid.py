@@ -1,8 +1,8 @@
 """Fixed bins of a numeric column, and the fast way into them.
 
 The bins belong to the reference: edges at its quantiles, one bin of its own for every value that stands for
-more than a bin's share (an atom), and edges at zero and at both ends of what was seen. Bin i holds
-edges[i-1] <= x < edges[i]; an atom a is the bin [a, next float after a).
+more than a bin's share (an atom), and edges at both ends of what was seen, and at zero where it is not far.
+Bin i holds edges[i-1] <= x < edges[i]; an atom a is the bin [a, next float after a).
 
 A look-up table over 4,096 equal cells takes a value to the edges near it; the last step is exact comparison,
 so that the result equals `searchsorted` for every float. Beside the count each bin keeps the sum of its
@@ -133,7 +133,8 @@ def reference_edges(sample: Floats, quantiles: int = QUANTILES) -> Floats:
     wanted = np.concatenate([np.arange(1, bins) * (total / bins), tail, total - tail])
     ranks = np.minimum(np.searchsorted(upto, wanted, side="left"), len(values) - 1)
     with np.errstate(over="ignore"):  # the float after the greatest is infinite, and left out
-        zero = np.zeros(1) if values[0] <= 0.0 <= values[-1] else np.empty(0)
+        span = values[-1] - values[0]
+        zero = np.zeros(1) if values[0] - span <= 0.0 <= values[-1] + span else np.empty(0)
         single = np.concatenate([atoms, zero])
         ends = np.array([values[0], np.nextafter(values[-1], np.inf)])
         edges = np.unique(np.concatenate([values[ranks], single, np.nextafter(single, np.inf), ends]))

@@ -25,7 +25,7 @@ from mlobs.drift.profile import profile
 from mlobs.drift.read import current_breaches
 from mlobs.drift.reference import WHOLE, Reference, declare
 from mlobs.drift.rows import cut, known_segment
-from mlobs.drift.spec import CHECKS, Spec
+from mlobs.drift.spec import CHECKS, ROWS, Spec
 from mlobs.drift.state import State, Stratum, empty_state, merge, merge_all
 from mlobs.drift.verdicts import Stream, WindowVerdict, absent, judge, without_reference
 from mlobs.errors import ConfigError, MlobsError, Problem
@@ -332,7 +332,10 @@ def _only_rows(state: State) -> State:
 
 
 def _severity(model: ModelSettings, feature: str) -> str:
-    """A critical feature pages, another is a ticket; where none is critical, all page."""
+    """A critical feature pages, another is a ticket; where none is critical, all page. What is of rows as a
+    whole (their number, repeated ones) is a ticket."""
+    if feature == ROWS:
+        return names.TICKET
     critical = {name for name, declared in model.features.items() if declared.critical}
     return names.PAGE if not critical or feature in critical else names.TICKET
 

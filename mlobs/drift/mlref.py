@@ -37,6 +37,7 @@ def dump_reference(reference: Reference) -> bytes:
             "block": list(reference.spec.block),
             "deep": reference.spec.deep,
             "duplicates": reference.spec.duplicates,
+            "volume": reference.spec.volume,
             "columns": [_column_out(column) for column in reference.spec.columns.values()],
             "state": state_out(reference.state),
             "floating": floating_out(reference.state),
@@ -62,6 +63,7 @@ def load_reference(data: bytes, where: str) -> Reference:
             payload["deep"],
             tuple(payload["block"]),
             payload["duplicates"],
+            payload.get("volume", False),
         )
         return seal(
             Reference(

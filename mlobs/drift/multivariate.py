@@ -73,6 +73,12 @@ def joint_scores(reference: State, current: State) -> list[JointScore]:
     ]
 
 
+def joint_text(one: JointScore) -> str:
+    """Which columns it is of, and where the change is, for people."""
+    text = ", ".join(one.names)
+    return f"{text}; most changed: {one.pair[0]} with {one.pair[1]}" if one.pair else text
+
+
 def gaussian_divergence(first: Floats, second: Floats, shift: Floats) -> float:
     """Half the sum of both Kullback-Leibler divergences of two Gaussian laws: (d, d), (d, d) and the
     difference of means (d,). Symmetric; log-determinants cancel."""

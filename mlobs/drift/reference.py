@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mlobs.drift.arrays import codes, kind_of, numbers, one_array, plain, text_of
-from mlobs.drift.checks import DayShares, check_shares
+from mlobs.drift.checks import DayShares, check_shares, table_shares
 from mlobs.drift.grid import Floats, grid_of, reference_edges
 from mlobs.drift.profile import profile
 from mlobs.drift.score import CONSTANT_TOLERANCE
@@ -26,6 +26,7 @@ from mlobs.drift.spec import (
     NUMBER,
     RANGE,
     RARE_CELLS,
+    ROWS,
     UNSEEN,
     UNUSABLE,
     ColumnSpec,
@@ -62,6 +63,11 @@ class Slicing:
     segment: str | None = None
 
     @property
+    def length(self) -> float:
+        """Seconds of a slice; 0 for a table that is one whole."""
+        return self.window if self.time is not None else 86400.0 if self.day is not None else 0.0
+
+    @property
     def helpers(self) -> frozenset[str]:
         """Columns that are no features; a segment may well be one."""
         return frozenset(name for name in (self.day, self.time) if name)
@@ -96,17 +102,26 @@ def build_reference(
     slicing: Slicing | None = None,
     model_version: str = "",
     source: str = "",
+    duplicates: bool = False,
+    volume: bool = False,
+    block: Sequence[str] = (),
 ) -> Reference:
     """The reference over all rows of a table, or of batches that can be read twice.
 
     `features` are the columns that count (default: all but those of the slicing); `score_column` is profiled
-    under the name `prediction`. Raises UsageError for a column that is not there, NothingJudgedError without
-    rows. Memory: one batch, the sample of 262,144 values a column, and one state a day and segment.
+    under the name `prediction`. `duplicates`, `volume`: judge repeated rows, and the rows of a window, too;
+    `block`: numeric columns whose means and covariances are kept.
+    Raises UsageError for a column that is not there, NothingJudgedError without rows. Memory: one batch, the
+    sample of 262,144 values a column, and one state a day and segment.
     """
     slicing = slicing or Slicing()
     batches = _batches(data, score_column)
     columns = None if features is None else [*features, *([SCORE] if score_column else [])]
     spec = learn_spec(batches, columns, slicing.helpers, [slicing.segment] if slicing.segment else [])
+    unfit = [name for name in block if name not in spec.columns or spec.columns[name].kind != NUMBER]
+    if unfit:
+        raise UsageError.of("reference", "numeric columns that count", ", ".join(unfit), "name others")
+    spec = replace(spec, duplicates=duplicates, volume=volume, block=tuple(block))
     states: dict[tuple[str, str], State] = {}
     order: dict[str, float] = {}
     for read in batches():
@@ -395,4 +410,6 @@ def _day_shares(states: Mapping[str, State], order: Mapping[str, float], spec: S
         for name, column in spec.columns.items():
             for check, share in check_shares(states[label], column).items():
                 shares.setdefault(name, {}).setdefault(check, []).append(share)
+        for check, share in table_shares(states[label]).items():
+            shares.setdefault(ROWS, {}).setdefault(check, []).append(share)
     return DayShares(labels, tuple(states[label].rows for label in labels), shares)

@@ -24,7 +24,16 @@ RANGE: Final = "range"
 TYPE: Final = "type"
 CONSTANT: Final = "constant"
 SCHEMA: Final = "schema"
-CHECKS: Final = (NULL, UNSEEN, RANGE, TYPE, CONSTANT, SCHEMA)
+ZERO: Final = "zero"
+NEGATIVE: Final = "negative"
+CARDINALITY: Final = "cardinality"
+CHECKS: Final = (NULL, UNSEEN, RANGE, TYPE, CONSTANT, SCHEMA, ZERO, NEGATIVE, CARDINALITY)
+DUPLICATES: Final = "duplicates"
+VOLUME: Final = "volume"
+TABLE_CHECKS: Final = (DUPLICATES, VOLUME)
+"""Checks of whole windows; only where the reference was built to have them."""
+ROWS: Final = "(rows)"
+"""What stands in the place of a column where a check is of rows as a whole."""
 ROW_CHECKS: Final = (NULL, UNSEEN, RANGE, TYPE, SCHEMA)
 """Checks that a single row can fail; a column is constant only as a whole."""
 
@@ -112,3 +121,5 @@ class Spec:
     """Numeric columns whose means and co-moments are kept."""
     duplicates: bool = False
     """Keep a sketch of whole rows, to tell repeated ones."""
+    volume: bool = False
+    """The reference holds all traffic of its days, so that a window's rows can be laid beside theirs."""

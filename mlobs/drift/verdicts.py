@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from mlobs.drift.causes import describe
-from mlobs.drift.checks import DayShares, is_masked, run_checks
+from mlobs.drift.causes import describe, describe_rows
+from mlobs.drift.checks import DayShares, is_masked, run_checks, run_table_checks
+from mlobs.drift.multivariate import joint_scores, joint_text
 from mlobs.drift.reference import SCORE, WHOLE, Reference
 from mlobs.drift.score import INSUFFICIENT, OK, STATISTICS, score
-from mlobs.drift.spec import NULL, RANGE, Spec
+from mlobs.drift.spec import NULL, RANGE, ROWS, Spec
 from mlobs.drift.state import State
 from mlobs.records import Verdict
 
@@ -22,6 +23,8 @@ MASKED: Final = "masked"
 MASKED_DETAIL: Final = (
     "the reference holds raw text, the rows keyed hashes of it (masked): build it from the feature log"
 )
+JOINT: Final = "(joint)"
+"""What stands in the place of a feature where a score is of several."""
 EXPORTED: Final = "exported"
 """Status of a score that is shown and judges nothing."""
 CHECKS_PREFIX: Final = "check:"
@@ -140,6 +143,16 @@ def _checks(
                     reference.name, stream.segment, None, detail,
                 )
             )  # fmt: skip
+    table = run_table_checks(state, spec, days, margin, reference.slicing.length == end - start)
+    found += [
+        Verdict(
+            stream.model, stream.version, ROWS, start, end, DRIFTED, result.check,
+            CHECKS_PREFIX + result.check, result.share, result.worst + margin, state.rows,
+            reference.name, stream.segment, None, describe_rows(result, state),
+        )
+        for result in table
+        if result.failed
+    ]  # fmt: skip
     return found
 
 
@@ -147,7 +160,14 @@ def _scores(
     stream: Stream, start: float, end: float, state: State, reference: Reference, spec: Spec, min_rows: float
 ) -> list[Verdict]:
     """Scores as verdicts that say nothing: `ok` with the status `exported`, or insufficient, or absent."""
-    found = []
+    found = [
+        Verdict(
+            stream.model, stream.version, JOINT, start, end, OK if one.value is not None else ABSENT,
+            EXPORTED if one.value is not None else one.status, one.statistic, one.value, None, one.n_current,
+            reference.name, stream.segment, None, joint_text(one),
+        )
+        for one in joint_scores(reference.state, state)
+    ]  # fmt: skip
     for one in score(reference.state, state, spec, STATISTICS, min_rows):
         verdict = {OK: OK, INSUFFICIENT: INSUFFICIENT}.get(one.status, ABSENT)
         status = EXPORTED if one.status == OK else one.status

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from prometheus_client import CollectorRegistry
 
 from mlobs.drift.arrays import kind_of
+from mlobs.drift.export import DriftMetrics
 from mlobs.drift.multivariate import joint_scores
 from mlobs.drift.profile import profile
+from mlobs.drift.reference import build_reference
 from mlobs.drift.spec import ColumnSpec, Spec
 from mlobs.drift.state import State, merge
+from mlobs.drift.verdicts import Stream, judge
+from tests.drift.test_check_command import run
 
 
 def state(columns: dict[str, np.ndarray]) -> State:
@@ -67,3 +75,40 @@ def test_nulls_constants_and_short_windows_have_a_stated_result() -> None:
     assert {one.status for one in gone} == {"no_data"}
     constant = joint_scores(before, state(columns | {"x": np.full(2000, 7.0)}))
     assert all(one.value is not None and np.isfinite(one.value) for one in constant)
+
+
+def pair_table(seed: int, rho: float, rows: int = 4000) -> pa.Table:
+    drawn = np.random.default_rng(seed).multivariate_normal([0, 0], [[1, rho], [rho, 1]], rows)
+    return pa.table({"x": drawn[:, 0], "y": drawn[:, 1], "w": pa.array(["a", "b"] * (rows // 2))})
+
+
+def test_check_scores_columns_together_and_sees_a_pair_come_apart(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, table in (("a", pair_table(1, 0.9)), ("b", pair_table(2, 0.9)), ("c", pair_table(3, 0.0))):
+        pq.write_table(table, f"{name}.parquet")
+    values = {}
+    for name in "bc":
+        words = ("--reference", "a.parquet", "--current", f"{name}.parquet", "--joint", "x,y", "--json")
+        code, output = run("check", *words)
+        assert code == 0  # a score without a verdict: no single column has moved
+        values[name] = {one["statistic"]: one["value"] for one in json.loads(output)["joint"]}
+    assert values["b"]["gaussian"] < 0.01
+    assert values["c"]["gaussian"] > 1.0
+    assert values["c"]["pca"] > 2.0 > values["b"]["pca"]
+    code, output = run("check", "--reference", "a.parquet", "--current", "c.parquet", "--joint", "x,w")
+    assert code == 2
+
+
+def test_serve_exports_the_joint_scores_without_a_verdict() -> None:
+    reference = build_reference(pair_table(1, 0.9), "r", block=("x", "y"))
+    state = profile(pair_table(3, 0.0), reference.spec)
+    window = judge(Stream("m", "v", ""), 0, 60, state, reference, reference.spec, 100, 0.05)
+    assert window.verdict == "ok"
+    found = {one.statistic: one for one in window.verdicts if one.feature == "(joint)"}
+    assert found["gaussian"].value > 1.0
+    assert found["gaussian"].status == "exported"
+    assert "most changed: x with y" in found["gaussian"].detail
+    registry = CollectorRegistry()
+    DriftMetrics(registry, ["m"]).show(window)
+    labels = {"model": "m", "feature": "(joint)", "statistic": "gaussian", "reference": "r"}
+    assert registry.get_sample_value("mlobs_drift_score", labels) == found["gaussian"].value
