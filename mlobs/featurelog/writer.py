@@ -192,7 +192,8 @@ class FeatureLog:
             if self._forked:
                 return True
             self._ended_well = self._flush(timeout, closing=True)
-            self._thread.join(0.1 if self._ended_well else 0)
+            if not self._threadless:
+                self._thread.join(0.1 if self._ended_well else 0)
             return self._ended_well
         except Exception:  # noqa: BLE001 - as in flush
             _log.exception("the feature log could not be closed")
@@ -216,6 +217,7 @@ class FeatureLog:
     def _begin(self) -> None:
         """Everything that belongs to one process: at the start, and again in a forked child."""
         self._forked = False
+        self._threadless = False
         self._buffer: deque[Numbered] = deque()
         self._limit = self._max_records
         self._wake_at = self._max_records // 2
@@ -257,10 +259,21 @@ class FeatureLog:
         self._thread = threading.Thread(
             target=_run, args=(weakref.ref(self),), name="mlobs-featurelog", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+            self._threadless = False
+        except RuntimeError:  # none to be had: records wait in the buffer, and every 16th offer tries again
+            if not self._threadless:
+                _log.warning("no thread to be had for the feature log; records wait in its buffer")
+            self._threadless = True
 
     def _glance(self, record: Any) -> None:
         """Every 16th offer: is it time to wake the writer, and how large are records by now?"""
+        if self._threadless and self._starting.acquire(blocking=False):
+            try:
+                self._start()
+            finally:
+                self._starting.release()
         if len(self._buffer) >= self._wake_at:
             self._wake.put(None)
         size = float(_ROUGH_RECORD)

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from contextvars import Token
 from time import perf_counter, thread_time
-from typing import Any
+from typing import Any, cast
 
 from mlobs import names
 from mlobs.sdk import meter, rows
@@ -33,6 +33,27 @@ _UNMARKED_AFTER = 1000
 
 Args = tuple[Any, ...]
 Kwargs = Mapping[str, Any]
+
+
+class Pending:
+    """Stands for the cells of a function that is not settled: its first use settles it and goes to the real.
+
+    So a call that began before another thread settled ends where it was counted. Reading and writing are two
+    steps here: each thread writes what it added, in one step.
+    """
+
+    def __init__(self, binding: Binding) -> None:
+        self._binding = binding
+        self._seen = threading.local()
+
+    def __getitem__(self, place: int) -> float:
+        self._binding._settled()
+        found = self._seen.value = self._binding._own()[place]
+        return found
+
+    def __setitem__(self, place: int, value: float) -> None:
+        added, own = value - self._seen.value, self._binding._own()
+        own[place] += added
 
 
 class Binding:
@@ -69,7 +90,8 @@ class Binding:
         self._rate = 0.0
         self._crc_limit = 0
         self._near: tuple[float, float] | None = None
-        self._cells: meter.Cells = [0.0, 0.0, 0.0]
+        self._stand_in = Pending(self)
+        self._cells = cast(meter.Cells, self._stand_in)
         self._fine: tuple[float, ...] = ()
         self._shards: meter.Shards | None = None
         self._mode = Mode()
@@ -80,7 +102,8 @@ class Binding:
         return {
             "fn": self._fn,
             "binding": self,
-            "cells": self._cells,
+            # Code without shards, still under way in another thread, finds its shard behind the stand-in.
+            "cells": self._cells if self._shards is None else self._stand_in,
             "shard": None if self._shards is None else self._shards.mine,
             "fine": self._fine,
             "due": self._due,  # 0 at first: the first call is due, and settles
@@ -153,7 +176,7 @@ class Binding:
         self.runtime = self._shards = None
         self.stages = {}
         self._due = self._next = 0
-        self._cells, self._fine, self._slow = [0.0, 0.0, 0.0], (), float("inf")
+        self._cells, self._slow = cast(meter.Cells, self._stand_in), float("inf")
         self._become(Mode())
 
     def mark(self) -> None:
@@ -165,9 +188,12 @@ class Binding:
         return self.extractors.decision is not None or self._near is not None or self.batch is not None
 
     def _become(self, mode: Mode) -> None:
-        if mode != self._mode:
-            self.wrapper.__code__ = code_of(self._fn, mode)
-            self._mode = mode
+        code = code_of(self._fn, mode) if mode != self._mode else None
+        self._mode = mode
+        if mode.sharded:  # its code asks for shards: they must be there before it
+            self._set_closure()
+        if code is not None:
+            self.wrapper.__code__ = code
         self._set_closure()
 
     def _set_closure(self) -> None:
