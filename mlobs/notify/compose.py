@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from mlobs.names import PAGE
+from mlobs.notify.grouping import DATA, FAMILIES, SERVING
 from mlobs.notify.incident import ACKNOWLEDGED, OPEN, Incident, Tracked
 from mlobs.notify.page import (
     FIRING,
@@ -264,9 +265,12 @@ def _title(
 
 
 def _lead(incident: Incident, tracked: list[Tracked]) -> Alert:
-    """The alert that names the page: of the incident's severity, firing, of its first cause if it can."""
+    """The alert that names the page: of the incident's severity, firing; trouble in serving before trouble in
+    the data, for it hurts now; then of its first cause if it can."""
     loud = [one for one in tracked if one.alert.severity == incident.severity] or tracked
     loud = [one for one in loud if one.firing] or loud
+    if FAMILIES.get(incident.cause) == DATA:
+        loud = [one for one in loud if FAMILIES.get(one.alert.cause) == SERVING] or loud
     own = [one for one in loud if one.alert.cause == incident.cause]
     return (own or loud)[0].alert
 

@@ -31,8 +31,9 @@ from mlobs.notify.page import FIRING, RESOLVED, UPDATE
 from mlobs.notify.text import clean
 from mlobs.records import Alert
 
+SERVING, DATA = "serving", "data"
 FAMILIES: Mapping[str, str] = {
-    **dict.fromkeys(("latency", "p99", "availability", "errors", "good_prediction"), "serving"),
+    **dict.fromkeys(("latency", "p99", "availability", "errors", "good_prediction"), SERVING),
     **dict.fromkeys(
         (
             "drift",
@@ -45,7 +46,7 @@ FAMILIES: Mapping[str, str] = {
             "constant",
             "schema",
         ),
-        "data",
+        DATA,
     ),
 }
 """Causes that tell of the same trouble; a cause that is not listed is a family of its own."""
@@ -60,6 +61,8 @@ class Grouping:
 
     together_s: float = 3600.0
     """An alert of another family joins an incident that is younger than this."""
+    moment_s: float = 120.0
+    """Pages of another family that come so soon after people were told are told by an update, not aloud."""
     hold_s: float = 300.0
     """An incident is resolved when nothing of it fired for so long; doubled each time that it came back."""
     longest_hold_s: float = 3600.0
@@ -70,7 +73,7 @@ class Grouping:
     refresh_s: float = 120.0
     """The numbers of an alert that goes on firing are written down so often; its ends at once."""
     most_alerts: int = 500
-    """Of one incident; further ones change nothing."""
+    """Of one incident; further tickets change nothing, a page takes the place of the least telling one."""
     missed: int = 2
     """An alert that so many complete lists did not hold has ceased, though nobody said so."""
 
@@ -264,10 +267,16 @@ class _Sorting:
     def _join(self, where: str, alert: Alert) -> None:
         incident = self.open[where]
         if len(incident.alerts) >= self.grouping.most_alerts:
-            return
+            if alert.severity != PAGE:
+                return
+            incident = self._without_least(incident)
         raised = alert.severity == PAGE and incident.severity != PAGE
         last = incident.told_at if incident.told_at is not None else incident.opened_at
-        news = alert.cause not in incident.causes and self.now - last > self.grouping.together_s
+        # An outage that joins a drift incident minutes later is another trouble to whoever was woken for the
+        # drift: the same family is news after `together_s`, another one as soon as it is not the same moment.
+        known = {_family(cause) for cause in incident.causes}
+        quiet = self.grouping.together_s if _family(alert.cause) in known else self.grouping.moment_s
+        news = alert.cause not in incident.causes and self.now - last > quiet
         loud = raised or (news and alert.severity == PAGE)
         changed = replace(
             incident,
@@ -282,6 +291,13 @@ class _Sorting:
         self._keep(changed)
         self.home[identity(alert)] = where
         self._say(where, FIRING if loud else UPDATE, "joined", f"{alert.name} fires: {alert.cause}")
+
+    def _without_least(self, incident: Incident) -> Incident:
+        """Room for a page among too many alerts: the oldest that has ceased goes, else the oldest ticket,
+        else the oldest."""
+        least = min(incident.alerts, key=lambda one: (one.firing, one.alert.severity == PAGE, one.first_at))
+        self.home.pop(identity(least.alert), None)
+        return replace(incident, alerts=tuple(one for one in incident.alerts if one is not least))
 
     def _refresh(self, where: str, name: Identity, alert: Alert) -> None:
         incident = self.open[where]

@@ -417,3 +417,42 @@ def test_a_message_that_is_refused_for_good_is_failed_and_said_so():
     assert channel.kinds == ["firing"]
     (page,) = read.pages(store, sent_only=False)
     assert (page.state, page.reason) == ("failed", "rejected")
+
+
+def test_an_outage_that_joins_a_drift_incident_is_told_aloud_where_no_updates_go_and_names_the_page():
+    console = Told("console", updates=False)
+    desk = make_desk(console, settings=make_settings("console"))
+    drift = an_alert("drift", burn_rate=None, feature="country", summary="country broke its check")
+    desk.receive([drift], T0)
+    desk.pump(T0)
+    outage = an_alert("availability", at=T0 + 300, burn_rate=727.0)
+    desk.receive([drift, outage], T0 + 300)
+    desk.pump(T0 + 300)
+    assert console.kinds == ["firing", "firing"]
+    assert "availability burns its budget 727 times too fast" in console.got[-1].page.title
+    assert len({message.dedup_key for message in console.got}) == 1
+
+
+def test_two_families_at_the_same_moment_are_one_message():
+    console = Told("console", updates=False)
+    desk = make_desk(console, settings=make_settings("console"))
+    desk.receive([an_alert("drift")], T0)
+    desk.pump(T0)
+    desk.receive([an_alert("drift"), an_alert("availability", at=T0 + 30)], T0 + 30)
+    desk.pump(T0 + 30)
+    assert console.kinds == ["firing"]
+
+
+def test_a_page_gets_through_an_incident_that_is_full_of_tickets():
+    console = Told("console")
+    desk = make_desk(console, settings=make_settings("console"))
+    tickets = [
+        an_alert("drift", severity="ticket", feature=f"f{number}", name=f"drift-{number}")
+        for number in range(600)
+    ]
+    desk.receive(tickets, T0)
+    desk.pump(T0)
+    desk.receive([*tickets, an_alert("data_quality", at=T0 + 60)], T0 + 60)
+    desk.pump(T0 + 60)
+    assert console.got[-1].kind == "firing"
+    assert console.got[-1].page.severity == "page"
