@@ -230,12 +230,25 @@ class NotifySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LakeSettings:
+    """`mlobs serve` turns sealed segments into Parquet, every so many seconds."""
+
+    to: str | None = None
+    """Directory or s3://bucket/prefix; None is the feature log's own directory."""
+    every: float = 300.0
+    keep: float | None = None
+    """Seconds; None keeps everything."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     service: str
     environment: str = ""
     base: str = "."
     """Folder that relative paths were taken from."""
     feature_log: str | None = None
+    lake: LakeSettings | None = None
+    """None: nobody compacts but `mlobs log compact`."""
     sample: float = 0.01
     trace_sample: float | None = None
     """Share of calls whose spans are kept; None follows `sample`."""

@@ -26,7 +26,19 @@ def across(document: YamlText) -> list[Problem]:
         *_twice(document, objectives),
         *_unknown_models(document, [name for _, name in models]),
         *_routes(document),
+        *_lake(document),
     ]
+
+
+def _lake(document: YamlText) -> Iterator[Problem]:
+    log = _get(document, "feature_log")
+    if _get(document, "lake") is not None and (not isinstance(log, str) or "://" in log):
+        yield Problem(
+            document.where(("lake",)),
+            "a `feature_log` that is a directory",
+            repr(log) if log else "none",
+            "drop `lake`: only a spool is turned into Parquet",
+        )
 
 
 def _get(document: YamlText, *place: str) -> Any:

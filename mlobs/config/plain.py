@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlobs.config.paging import plain_notify
-from mlobs.config.shape import File, Model, Objective, Window
+from mlobs.config.shape import File, Lake, Model, Objective, Window
 from mlobs.config.values import period
 from mlobs.names import PAGE
 from mlobs.settings import (
@@ -14,6 +14,7 @@ from mlobs.settings import (
     ChannelSettings,
     DriftSettings,
     FeatureSettings,
+    LakeSettings,
     MaskSettings,
     ModelSettings,
     ObjectiveSettings,
@@ -28,6 +29,7 @@ def plain(file: File, base: Path, channels: Mapping[str, ChannelSettings]) -> Se
         environment=file.environment,
         base=str(base),
         feature_log=_location(file.feature_log, base),
+        lake=_plain_lake(file.lake, base),
         sample=file.sample,
         trace_sample=file.trace_sample,
         otlp=file.otlp,
@@ -62,6 +64,10 @@ def plain(file: File, base: Path, channels: Mapping[str, ChannelSettings]) -> Se
         notify=plain_notify(file.notify, channels, base),
         clock=file.clock,
     )
+
+
+def _plain_lake(lake: Lake | None, base: Path) -> LakeSettings | None:
+    return None if lake is None else LakeSettings(_location(lake.to, base), lake.every, lake.keep)
 
 
 def _plain_model(model: Model, base: Path) -> ModelSettings:

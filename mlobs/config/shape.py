@@ -192,10 +192,17 @@ class Slo(Part):
     breach: bool = True
 
 
+class Lake(Part):
+    to: str | None = None
+    every: Seconds = 300.0
+    keep: Seconds | None = None
+
+
 class File(Part):
     service: Name
     environment: str = ""
     feature_log: str | None = None
+    lake: Lake | None = None
     sample: float = Field(default=0.01, ge=0, le=1)
     trace_sample: float | None = Field(default=None, ge=0, le=1)
     otlp: str | None = None

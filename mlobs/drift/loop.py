@@ -29,7 +29,7 @@ from mlobs.drift.spec import CHECKS, ROWS, Spec
 from mlobs.drift.state import State, Stratum, empty_state, merge, merge_all
 from mlobs.drift.verdicts import Stream, WindowVerdict, absent, judge, without_reference
 from mlobs.errors import ConfigError, MlobsError, Problem
-from mlobs.featurelog.reader import LogReader
+from mlobs.featurelog.reader import reader_of
 from mlobs.records import Breach, Ledger
 from mlobs.settings import ModelSettings, Settings
 from mlobs.slices import slice_at, slices_between
@@ -341,7 +341,7 @@ def _severity(model: ModelSettings, feature: str) -> str:
 
 
 def _reader(settings: Settings) -> LogSource | None:
-    return None if settings.feature_log is None else LogReader(settings.feature_log)
+    return reader_of(settings)
 
 
 def _load_references(settings: Settings) -> dict[str, Watched]:

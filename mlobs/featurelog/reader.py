@@ -38,6 +38,7 @@ from mlobs.featurelog.segments import (
 from mlobs.featurelog.spool import Segment, list_segments
 from mlobs.featurelog.storage import NoStorage, open_storage
 from mlobs.records import FeatureRecord
+from mlobs.settings import Settings
 
 _BROKEN: Final = (ValueError, TypeError, KeyError, IndexError, pa.ArrowException)
 _LATE_COMMITS: Final = 6 * 3600.0
@@ -81,7 +82,10 @@ class LogReader:
     Keeps nothing between polls but what cannot change; safe beside writers, compaction and erasure.
     """
 
-    def __init__(self, source: str | Path, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, source: str | Path, environ: Mapping[str, str] | None = None, lake: str | None = None
+    ) -> None:
+        """`lake`: where the lake is, if not in `source`."""
         self.source = str(source)
         remote = "://" in self.source and not self.source.startswith("file://")
         self.folder = None if remote else Path(self.source.removeprefix("file://"))
@@ -91,7 +95,7 @@ class LogReader:
             self._kafka = KafkaSource(address, os.environ if environ is None else environ)
             self.lake = Lake(NoStorage(self.source))
         else:
-            self.lake = Lake(open_storage(self.source, environ))
+            self.lake = Lake(open_storage(lake or self.source, environ))
         # Of sealed segments that were scanned: they do not change any more.
         self._spans: dict[str, tuple[float, float]] = {}
 
@@ -274,6 +278,13 @@ class LogReader:
     def _files_newest_first(self) -> list[tuple[Entry, LakeFile]]:
         pairs = [(entry, file) for entry in self.lake.entries() for file in entry.files]
         return sorted(pairs, key=lambda pair: -pair[1].end)
+
+
+def reader_of(settings: Settings) -> LogReader | None:
+    """The reader of the settings' feature log and lake; None where there is none."""
+    if settings.feature_log is None:
+        return None
+    return LogReader(settings.feature_log, lake=settings.lake.to if settings.lake else None)
 
 
 class _Found:

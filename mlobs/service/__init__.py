@@ -68,7 +68,7 @@ class Service:
         self._failures = Counter(
             names.INTERNAL_ERRORS, "Failures inside mlobs, by stage", [names.REASON], registry=self.registry
         )
-        for stage in STAGES:
+        for stage in (*STAGES, "compaction"):
             self._failures.labels(stage)
         self._last_tick = Gauge(
             names.SERVE_LAST_TICK,
@@ -110,6 +110,10 @@ class Service:
             return time.time()
         reached = self.registry.get_sample_value(names.SERVE_LAST_TICK)
         return reached if reached is not None else 0.0
+
+    def count_failure(self, stage: str) -> None:
+        """Of what runs beside the ticks; from any thread."""
+        self._failures.labels(stage).inc()
 
     def close(self) -> None:
         self.desk.close()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from urllib.parse import urlencode
 
 from mlobs.drift import read as drift_read
-from mlobs.featurelog.reader import LogReader
+from mlobs.featurelog.reader import LogReader, reader_of
 from mlobs.notify.enrich import Enricher
 from mlobs.notify.incident import Incident
 from mlobs.notify.page import FeatureFinding, PageParts
@@ -37,8 +37,9 @@ REPAIRS = {
 def enrichers(settings: Settings, store: Store) -> list[Enricher]:
     """In the order in which their parts count."""
     found: list[Enricher] = [links(settings), features(settings, store)]
-    if settings.feature_log is not None:
-        found.append(calls(settings, LogReader(settings.feature_log)))
+    reader = reader_of(settings)
+    if reader is not None:
+        found.append(calls(settings, reader))
     return found
 
 

@@ -11,7 +11,7 @@ from mlobs.config import load_settings
 from mlobs.drift.loop import DriftStage
 from mlobs.drift.tables import SCHEMA as DRIFT_SCHEMA
 from mlobs.errors import ConfigError, UsageError
-from mlobs.featurelog.reader import LogReader
+from mlobs.featurelog.reader import reader_of
 from mlobs.notify.api import OnCall
 from mlobs.notify.channels import build_channels
 from mlobs.notify.desk import Desk
@@ -19,6 +19,7 @@ from mlobs.notify.tables import SCHEMA as NOTIFY_SCHEMA
 from mlobs.notify.upstream import Reconciler
 from mlobs.records import FeatureRecord
 from mlobs.service import Service, with_own_address
+from mlobs.service.compaction import Compactor
 from mlobs.service.enrichers import enrichers
 from mlobs.service.listening import Fetcher, Ticker, bind, listen
 from mlobs.service.paging import mount
@@ -91,7 +92,7 @@ def serve(config: Path) -> None:
     try:
         store.hold()
         service = wire(settings, store, fetch)
-        reader = LogReader(settings.feature_log) if settings.feature_log else None
+        reader = reader_of(settings)
 
         def find_call(key: str) -> FeatureRecord | None:
             found = reader.find(trace_ids=[key], prediction_ids=[key], limit=1) if reader is not None else []
@@ -101,10 +102,13 @@ def serve(config: Path) -> None:
         mount(app, OnCall(settings, store, service.desk), lambda: service.now)
         logging.getLogger("mlobs.service").info("mlobs serve: http://%s:%d", host, port)
         ticker = Ticker(service.tick, service.pump, settings.slo.scrape_interval)
+        compactor = Compactor(settings, service.count_failure)
+        compactor.start()
         if settings.clock == "wall":
             ticker.start()
         listen(app, handle)
         ticker.stop()
+        compactor.stop()
         service.desk.close()
     finally:
         fetch.close()
