@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 import socket
 import threading
 import time
@@ -133,6 +134,18 @@ class Ticker:
 
 
 def listen(app: Starlette, handle: socket.socket) -> None:
-    """Serve `app` on `handle` until SIGINT or SIGTERM."""
+    """Serve `app` on `handle` until SIGINT or SIGTERM; returns then, for the caller has an orderly end to
+    make: uvicorn raises the signal once more when it is done, and the default would end the process there.
+    """
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
-    uvicorn.Server(config).run(sockets=[handle])
+    ends = (signal.SIGINT, signal.SIGTERM)
+    before = {one: signal.signal(one, _heard) for one in ends}
+    try:
+        uvicorn.Server(config).run(sockets=[handle])
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _heard(number: int, _frame: object) -> None:
+    _log.info("%s: ending", signal.Signals(number).name)

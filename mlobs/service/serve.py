@@ -106,10 +106,12 @@ def serve(config: Path) -> None:
         compactor.start()
         if settings.clock == "wall":
             ticker.start()
-        listen(app, handle)
-        ticker.stop()
-        compactor.stop()
-        service.desk.close()
+        try:
+            listen(app, handle)
+        finally:
+            ticker.stop()
+            compactor.stop()
+            service.desk.close()
     finally:
         fetch.close()
         store.close()
