@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from mlobs.errors import ConfigError, Problem
 from mlobs.records import Scalar
+from mlobs.sdk import crews
 from mlobs.sdk.binding import Binding
 from mlobs.sdk.call import USE
 from mlobs.sdk.capture import Extractor, Extractors, as_extractor
@@ -47,6 +48,7 @@ def default_runtime() -> Runtime:
         if _default is None:
             _hook()  # a fork resets the child's counts, whether or not anybody called init
             _default = Runtime(Settings(service="default"), calibrate=calibrate)
+            crews.join(_default)
         return _default
 
 
@@ -84,12 +86,15 @@ def init(
         runtime.spans = _open_spans(runtime, exporter)
         if before is not None:
             runtime.started = before.started
+            runtime.crew = before.crew
         _hook()
+        crews.join(runtime)
         _install(runtime)
         if registry is not None:
             _register(registry)
     if before is not None:
         before.close(_EXIT_S)
+        crews.last_words(before)
 
 
 def _refuse_other_buckets(before: Runtime, settings: Settings) -> None:
@@ -143,12 +148,35 @@ def _hook() -> None:
     if not _hooked:
         _hooked = True
         atexit.register(_at_exit)
-        os.register_at_fork(after_in_child=_after_fork)
+        os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 def _at_exit() -> None:
     if _default is not None:
         _default.close(_EXIT_S)
+        crews.last_words(_default)
+
+
+def _before_fork() -> None:
+    """The children's counts and this process's shall be one from the first scrape on."""
+    with _LOCK:
+        if _default is not None and _default.crew is None and crews.found(_default):
+            _settle_anew(_default)
+
+
+def _settle_anew(runtime: Runtime) -> None:
+    for binding in list(_BINDINGS):
+        if binding.runtime is runtime:
+            binding.settle(runtime)
+
+
+def scraped() -> Runtime:
+    """The default runtime for a scrape: if workers have come to this process, it is one of them by now."""
+    runtime = default_runtime()
+    with _LOCK:
+        if runtime.crew is None and crews.join(runtime, late=True):
+            _settle_anew(runtime)
+    return runtime
 
 
 def _after_fork() -> None:
@@ -157,6 +185,7 @@ def _after_fork() -> None:
     _LOCK = threading.RLock()
     if _default is not None:
         _default.after_fork()
+        crews.watch(_default)
         for binding in list(_BINDINGS):
             binding.after_fork(_default)
 
@@ -165,7 +194,7 @@ def _register(registry: CollectorRegistry) -> None:
     from mlobs.sdk.collector import CellCollector  # weight: only where metrics are served
 
     if registry not in _REGISTRIES:
-        registry.register(CellCollector(default_runtime))
+        registry.register(CellCollector(scraped))
         _REGISTRIES.add(registry)
 
 
@@ -312,4 +341,8 @@ def close(timeout: float = 2.0) -> bool:
     """Flush and end within `timeout` seconds; a later `init` starts afresh. True as in `flush`."""
     runtime = _default
     _install(None)
-    return True if runtime is None else runtime.close(timeout)
+    if runtime is None:
+        return True
+    done = runtime.close(timeout)
+    crews.last_words(runtime)
+    return done

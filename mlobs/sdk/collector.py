@@ -23,6 +23,7 @@ from mlobs.sdk.exemplars import Noted
 from mlobs.sdk.native import make_native
 from mlobs.sdk.protobuf import NativeFamily
 from mlobs.sdk.runtime import Runtime
+from mlobs.sdk.view import View, view_of
 
 
 def _edge(value: float) -> str:
@@ -41,11 +42,11 @@ class CellCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         runtime = self._runtime()
-        service = runtime.settings.service
-        yield from _requests(runtime, service)
-        yield from _plain(runtime, service)
-        yield from _process(runtime, service)
-        yield from _ledgers(runtime, service)
+        view = view_of(runtime)
+        yield from _requests(runtime, view)
+        yield from _plain(view)
+        yield from _process(view)
+        yield from _ledgers(view)
 
 
 def make_registry(runtime: Runtime) -> CollectorRegistry:
@@ -55,13 +56,14 @@ def make_registry(runtime: Runtime) -> CollectorRegistry:
     return registry
 
 
-def _requests(runtime: Runtime, service: str) -> Iterator[Metric]:
+def _requests(runtime: Runtime, view: View) -> Iterator[Metric]:
+    service = view.service
     labels = (names.SERVICE, *meter.REQUEST.labels)
     durations = HistogramMetricFamily(meter.REQUEST.name, meter.REQUEST.help, labels=[*labels, names.OUTCOME])
     in_flight = GaugeMetricFamily(names.IN_FLIGHT, "Calls that began and have not ended.", labels=labels)
     info = GaugeMetricFamily(names.MODEL_INFO, "1 for each model and version that is served.", labels=labels)
     predictions = CounterMetricFamily(meter.GOOD.name, meter.GOOD.help, labels=[*labels, names.RESULT])
-    everything = list(runtime.meter.read())
+    everything = view.blocks
     apart: dict[tuple[str, ...], dict[str, float]] = {}
     for key, cells, _ in everything:
         if key.family == meter.GOOD:
@@ -80,7 +82,8 @@ def _requests(runtime: Runtime, service: str) -> Iterator[Metric]:
             exemplars = runtime.exemplars.by_bucket((key.family.name, *key.values, outcome), bounds.classic)
             _add_histogram(durations, (service, *key.values, outcome), block[at], counts, bounds, exemplars)
         in_flight.add_metric((service, *key.values), max(0.0, block[0] - finished))
-        info.add_metric((service, *key.values), 1.0)
+        if key in view.served:
+            info.add_metric((service, *key.values), 1.0)
         threshold = runtime.settings.good_threshold(key.values[0])
         for result, count in good.results(by_outcome, bounds, threshold, apart.get(key.values, {})).items():
             predictions.add_metric((service, *key.values, result), count)
@@ -112,9 +115,10 @@ def native_families(runtime: Runtime) -> Iterator[NativeFamily]:
     """
     if not runtime.settings.native:
         return
-    service, name = runtime.settings.service, names.REQUEST_DURATION_NATIVE
+    view = view_of(runtime)
+    service, name = view.service, names.REQUEST_DURATION_NATIVE
     series = []
-    for key, cells, bounds in runtime.meter.read():
+    for key, cells, bounds in view.blocks:
         if key.family != meter.REQUEST or bounds is None:
             continue
         block = list(cells)
@@ -133,14 +137,14 @@ def _exemplar(noted: Noted) -> Exemplar:
     return Exemplar({"trace_id": noted.trace_id, "span_id": noted.span_id}, noted.value, noted.at)
 
 
-def _plain(runtime: Runtime, service: str) -> Iterator[Metric]:
+def _plain(view: View) -> Iterator[Metric]:
     families: dict[str, Metric] = {}
-    for key, cells, bounds in runtime.meter.read():
+    for key, cells, bounds in view.blocks:
         family = key.family
         if family.kind in (meter.REQUESTS, meter.SPOILED):
             continue
         labels = [names.SERVICE, *family.labels]
-        values = (service, *key.values)
+        values = (view.service, *key.values)
         found = families.get(family.name)
         if family.kind == meter.HISTOGRAM:
             if found is None:
@@ -162,18 +166,21 @@ def _plain(runtime: Runtime, service: str) -> Iterator[Metric]:
     yield from families.values()
 
 
-def _process(runtime: Runtime, service: str) -> Iterator[Metric]:
+def _process(view: View) -> Iterator[Metric]:
+    service = view.service
     start = GaugeMetricFamily(
-        names.PROCESS_START, "Start of this process, seconds since the epoch.", labels=[names.SERVICE]
+        names.PROCESS_START,
+        "Start of this process, of the first of several workers, seconds since the epoch.",
+        labels=[names.SERVICE],
     )
-    start.add_metric((service,), runtime.started)
+    start.add_metric((service,), view.started)
     yield start
-    yield _counter(names.OVERHEAD, "CPU seconds that mlobs itself spent.", service, runtime.overhead())
+    yield _counter(names.OVERHEAD, "CPU seconds that mlobs itself spent.", service, view.overhead)
     for name, text, label, counts in (
         (names.INTERNAL_ERRORS, "Failures of mlobs that the guard swallowed, by place.", names.REASON,
-         dict(runtime.guard.counts)),
+         view.errors),
         (names.LABEL_OVERFLOW, "Look-ups beyond the cap, counted under __other__.", names.METRIC,
-         dict(runtime.meter.overflow)),
+         view.overflow),
     ):  # fmt: skip
         family = CounterMetricFamily(name, text, labels=[names.SERVICE, label])
         for value, count in counts.items():
@@ -187,11 +194,11 @@ def _counter(name: str, text: str, service: str, value: float) -> Metric:
     return family
 
 
-def _ledgers(runtime: Runtime, service: str) -> Iterator[Metric]:
+def _ledgers(view: View) -> Iterator[Metric]:
     """Each family once, however many pipelines there are: OpenMetrics refuses a name that comes twice."""
     families: dict[str, Metric] = {}
-    for ledger in runtime.ledgers():
-        for family in ledger_families(ledger, service):
+    for ledger in view.ledgers:
+        for family in ledger_families(ledger, view.service):
             known = families.setdefault(family.name, family)
             if known is not family:
                 known.samples += family.samples

@@ -33,7 +33,7 @@ from mlobs.sdk.values import BATCH, SIZES, add_value
 HIT, MISS, ERROR = "hit", "miss", "error"
 
 _AT = (names.MODEL, names.STAGE)
-LENGTH = Family(names.QUEUE_LENGTH, GAUGE, _AT, "What waits before the stage.")
+LENGTH = Family(names.QUEUE_LENGTH, GAUGE, _AT, "What waits before the stage.", "living")
 WAIT = Family(names.QUEUE_DURATION, HISTOGRAM, _AT, "Seconds that something waited before the stage.")
 LOOKS = Family(names.CACHE_REQUESTS, COUNTER, (*_AT, names.RESULT), "Looks into the stage's cache.")
 AGE = Family(

@@ -23,16 +23,23 @@ from mlobs import names
 from mlobs.sdk.meter import COUNTER, GAUGE, Family
 
 _JOB = (names.JOB,)
-DURATION = Family(names.JOB_DURATION, GAUGE, _JOB, "Duration of the last run.")
+_LAST = "last"  # of several workers: the one that was written last
+DURATION = Family(names.JOB_DURATION, GAUGE, _JOB, "Duration of the last run.", _LAST)
 RUNS = Family(names.JOB_RUNS, COUNTER, (names.JOB, names.OUTCOME), "Runs that ended, by outcome.")
 ROWS = Family(names.JOB_ROWS, COUNTER, _JOB, "Rows that the job went through.")
-LAST_RUN = Family(names.JOB_LAST_RUN, GAUGE, _JOB, "End of the last run, seconds since the epoch.")
+LAST_RUN = Family(names.JOB_LAST_RUN, GAUGE, _JOB, "End of the last run, seconds since the epoch.", _LAST)
 LAST_SUCCESS = Family(
-    names.JOB_LAST_SUCCESS, GAUGE, _JOB, "End of the last run that was ok, seconds since the epoch."
+    names.JOB_LAST_SUCCESS, GAUGE, _JOB, "End of the last run that was ok, seconds since the epoch.", _LAST
 )
-DATA = Family(names.JOB_DATA_TIMESTAMP, GAUGE, _JOB, "Time of the newest data used, seconds since the epoch.")
+DATA = Family(
+    names.JOB_DATA_TIMESTAMP, GAUGE, _JOB, "Time of the newest data used, seconds since the epoch.", _LAST
+)
 CHECKPOINT = Family(
-    names.CHECKPOINT_TIMESTAMP, GAUGE, (names.MODEL,), "When the model's checkpoint was made, epoch seconds."
+    names.CHECKPOINT_TIMESTAMP,
+    GAUGE,
+    (names.MODEL,),
+    "When the model's checkpoint was made, epoch seconds.",
+    _LAST,
 )
 FAMILIES = (DURATION, RUNS, ROWS, LAST_RUN, LAST_SUCCESS, DATA, CHECKPOINT)
 

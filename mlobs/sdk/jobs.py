@@ -129,7 +129,8 @@ def _count(runtime: Runtime, run: Any) -> None:
         if family.kind == COUNTER:
             runtime.meter.add(family, values, value)
         else:
-            runtime.meter.block(family, values)[0] = value
+            cells = runtime.meter.block(family, values)
+            cells[0], cells[1] = value, runtime.clock()
 
 
 def _keep(runtime: Runtime, path: Any, run: Any) -> None:

@@ -7,6 +7,7 @@ calls and backward jumps alone.
 Blocks by kind of family, by position:
     counter, gauge   [value]
     histogram        [sum, count of each fine bucket ..., count above the last bound]
+    gauge, last      [value, when it was written]
     requests         [started, then a histogram for each of ok, error, cancelled]
     spoiled          [value], of the calls that returned and were not good for another reason than slowness
 In flight is started minus finished, so that it costs no second write.
@@ -17,8 +18,8 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator, MutableSequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from mlobs import names
 from mlobs.sdk.buckets import Bounds
@@ -30,6 +31,8 @@ GAUGE = "gauge"
 HISTOGRAM = "histogram"
 REQUESTS = "requests"
 SPOILED = "spoiled"
+INTERNAL = "internal"
+"""What a process says of itself to the others, one cell each; `collector` draws it in its own way."""
 
 MOST_SETS = 200
 """Label sets of one family; what comes later is counted under `__other__`."""
@@ -43,7 +46,10 @@ class Family:
     name: str
     kind: str
     labels: tuple[str, ...]
-    help: str
+    help: str = field(compare=False)
+    over: str = "sum"
+    """How several workers' are one: `sum`, `last` written, `max`, `min`; `living`, `living max` without the
+    dead."""
 
 
 _MODEL = (names.MODEL, names.MODEL_VERSION)
@@ -53,6 +59,16 @@ PREDICTIONS = Family(names.PREDICTIONS, COUNTER, (*_MODEL, names.DECISION), "Cal
 GOOD = Family(
     names.GOOD_PREDICTIONS, SPOILED, (*_MODEL, names.RESULT), "Calls by what kept them from being good."
 )
+
+ERRORS = Family(names.INTERNAL_ERRORS, INTERNAL, (names.REASON,), "")
+OVERFLOW = Family(names.LABEL_OVERFLOW, INTERNAL, (names.METRIC,), "")
+OVERHEAD = Family(names.OVERHEAD, INTERNAL, ("part",), "")
+STARTED = Family(names.PROCESS_START, INTERNAL, (), "", "min")
+_PART = (names.PIPELINE, "part")
+LEDGER = Family("ledger", INTERNAL, _PART, "")
+LEDGER_LAST = Family("ledger_last", INTERNAL, _PART, "", "max")
+LEDGER_NOW = Family("ledger_now", INTERNAL, _PART, "", "living")
+LEDGER_AGE = Family("ledger_age", INTERNAL, _PART, "", "living max")
 
 
 class Key(NamedTuple):
@@ -69,6 +85,13 @@ def clean_label(value: object) -> str:
     return text[:_LONGEST].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+class Store(Protocol):
+    """Where cells live that other processes can read."""
+
+    def cells(self, key: Key, bounds: Bounds | None, size: int, spare: int = 0) -> Cells | None:
+        """`size + spare` zeroed cells; None, counted, where none can be had. Never raises."""
+
+
 StageCells = tuple[Cells, tuple[float, ...], str]
 
 
@@ -78,8 +101,9 @@ class Shards:
     A request's shard has one more cell at its end: the number of the thread's next call that is due.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, make: Callable[[], Cells] | None = None) -> None:
         self._size = size
+        self._make = make or (lambda: [0.0] * (size + 1))
         self._local = threading.local()
         self._all: list[Cells] = []
         self._lock = threading.Lock()
@@ -89,7 +113,7 @@ class Shards:
         try:
             found: Cells = self._local.cells
         except AttributeError:
-            found = self._local.cells = [0.0] * (self._size + 1)
+            found = self._local.cells = self._make()
             with self._lock:
                 self._all.append(found)
         return found
@@ -147,7 +171,9 @@ class Meter:
         self._blocks: dict[Key, tuple[Cells, Bounds | None]] = {}
         self._sets: dict[str, int] = {}
         self._most_sets = most_sets
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may call within a call
+        self._store: Store | None = None
+        self._left: list[_Left] = []
 
     def block(self, family: Family, values: tuple[str, ...], bounds: Bounds | None = None) -> Cells:
         """The cells of this label set, made at the first time. Values must be clean."""
@@ -158,13 +184,41 @@ class Meter:
             key = self._admitted(family, values)
             found = self._blocks.get(key)
             if found is None:
-                found = self._blocks[key] = ([0.0] * _size(family, bounds), bounds)
+                found = self._blocks[key] = (self._cells(key, bounds), bounds)
         return found[0]
+
+    def _cells(self, key: Key, bounds: Bounds | None, spare: int = 0) -> Cells:
+        size = _size(key.family, bounds)
+        found = None if self._store is None else self._store.cells(key, bounds, size, spare)
+        return [0.0] * (size + spare) if found is None else found
+
+    def move(self, store: Store) -> None:
+        """Go on in cells of `store`, counts and all; who holds cells must ask for them again.
+
+        A call under way ends in the cells that it began in: what comes to those later is brought over by
+        `catch_up`.
+        """
+        with self._lock:
+            self._store = store
+            for key, (cells, bounds) in list(self._blocks.items()):
+                fresh = self._cells(key, bounds)
+                self._blocks[key] = (fresh, bounds)
+                self._left.append(_Left(lambda cells=cells: list(cells), fresh))  # type: ignore[misc]
+                shards = self._shards.pop(key, None)
+                if shards is not None:
+                    self._left.append(_Left(lambda own=shards[0]: list(own.total()), fresh))  # type: ignore[misc]
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Bring over what calls added to cells that were left."""
+        with self._lock:
+            for left in self._left:
+                left.bring_over()
 
     def _admitted(self, family: Family, values: tuple[str, ...]) -> Key:
         """The key to count under: the values', or `__other__` beyond the cap; under the lock."""
         key = Key(family, values)
-        if key in self._blocks:
+        if key in self._blocks or family.kind == INTERNAL:
             return key
         known = self._sets.get(family.name, 0)
         if known >= self._most_sets:
@@ -181,7 +235,8 @@ class Meter:
             key = key if key in self._blocks else Key(family, (*values[:-1], names.OTHER))
             found = self._shards.get(key)
             if found is None:
-                found = self._shards[key] = (Shards(_size(family, bounds)), bounds)
+                shards = Shards(_size(family, bounds), lambda: self._cells(key, bounds, 1))
+                found = self._shards[key] = (shards, bounds)
         return found[0]
 
     def add(self, family: Family, values: tuple[str, ...], amount: float = 1.0) -> None:
@@ -193,6 +248,7 @@ class Meter:
 
     def read(self) -> Iterator[tuple[Key, Cells, Bounds | None]]:
         """Every block as it is now."""
+        self.catch_up()
         for key, (cells, bounds) in list(self._blocks.items()):
             shards = self._shards.get(key)
             if shards is None:
@@ -201,9 +257,25 @@ class Meter:
                 yield key, [a + b for a, b in zip(cells, shards[0].total(), strict=True)], bounds
 
 
+class _Left:
+    """Cells that were left for others, and how much of them was brought over."""
+
+    def __init__(self, read: Callable[[], list[float]], to: Cells) -> None:
+        self._read, self._to = read, to
+        self._known = [0.0] * len(read())
+
+    def bring_over(self) -> None:
+        now = self._read()
+        if now != self._known:
+            for place, (value, before) in enumerate(zip(now, self._known, strict=True)):
+                if value != before:
+                    self._to[place] += value - before
+            self._known = now
+
+
 def _size(family: Family, bounds: Bounds | None) -> int:
     if bounds is None:
-        return 1
+        return 2 if family.over == "last" else 1
     if family.kind == REQUESTS:
         return 1 + len(names.OUTCOMES) * (bounds.size + 1)
     return 1 + bounds.size

@@ -24,9 +24,13 @@ class Overhead:
 
     def seconds(self, calls: float, kept: float) -> float:
         """CPU seconds for `calls` calls, `kept` of measured ones, and our threads."""
+        return (calls * self.price() if calls else 0.0) + kept + self._background()
+
+    def price(self) -> float:
+        """CPU seconds of a call that is not kept; measured when it is first asked for."""
         if self._price is None:
             self._price = self._calibrate()
-        return calls * self._price + kept + self._background()
+        return self._price
 
     def _background(self) -> float:
         for thread in threading.enumerate():

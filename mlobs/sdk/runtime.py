@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlobs import names
 from mlobs.records import FeatureRecord, LabelRecord, Ledger, Scalar
@@ -16,6 +16,9 @@ from mlobs.sdk.meter import REQUEST, Meter
 from mlobs.sdk.overhead import Overhead
 from mlobs.sdk.spans import SpanPipeline
 from mlobs.settings import Settings
+
+if TYPE_CHECKING:
+    from mlobs.sdk.workers import Crew
 
 _USUAL_PRICE_S = 0.6e-6
 """What a call costs where nobody calibrated it."""
@@ -66,6 +69,8 @@ class Runtime:
         self.started = time.time()
         self.spent = 0.0
         """CPU seconds of kept calls on the callers' threads, as measured."""
+        self.crew: Crew | None = None
+        """The other workers of the service, if this process is one of several."""
         self._overhead = Overhead(calibrate)
         self._bounds: dict[str, Bounds] = {}
         self._stage_bounds: dict[str, Bounds] = {}
@@ -132,10 +137,22 @@ class Runtime:
         calls = sum(cells[0] for key, cells, _ in self.meter.read() if key.family is REQUEST)
         return self._overhead.seconds(calls, self.spent)
 
+    def own_cost(self) -> float:
+        """Of `overhead` what was measured and not priced: kept calls and our threads."""
+        return self._overhead.seconds(0.0, self.spent)
+
+    def price(self) -> float:
+        """CPU seconds that an observed call costs here."""
+        return self._overhead.price()
+
     def after_fork(self) -> None:
         """In a forked child: counts from zero, own locks and queues. The feature log sees to itself."""
         self.meter = Meter(sharded=self.meter.sharded)
         self.guard.counts.clear()
+        if self.crew is not None:
+            self.crew = self.crew.forked()
+            if self.crew is not None:
+                self.meter.move(self.crew)
         self.exemplars = Exemplars()
         self.started = time.time()
         self.spent = 0.0

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from mlobs.errors import Problem, UnavailableError
-from mlobs.sdk.api import default_runtime
+from mlobs.sdk.api import scraped
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -21,7 +21,7 @@ def render(accept: str) -> tuple[bytes, str]:
 
     from mlobs.sdk.collector import make_registry, native_families
 
-    runtime = default_runtime()
+    runtime = scraped()
     registry = make_registry(runtime)
     if runtime.settings.native:
         from mlobs.sdk import protobuf  # weight: off by default

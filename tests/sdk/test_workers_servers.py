@@ -1,0 +1,160 @@
+"""Real servers with several workers: one truth on `/metrics`, whichever worker answers, whoever dies."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNT = "mlobs_request_duration_seconds_count"
+IN_FLIGHT = "mlobs_requests_in_flight"
+
+
+class Server:
+    def __init__(self, port: int, folder: Path) -> None:
+        self.port, self.folder = port, folder
+
+    def get(self, path: str) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
+
+    def value(self, metric: str, **labels: str) -> float:
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(self.get("/metrics"))
+            for sample in family.samples
+            if sample.name == metric and all(sample.labels.get(name) == want for name, want in labels.items())
+        )
+
+    def workers(self, many: int) -> set[str]:
+        """Pids of the workers, when each of `many` has answered."""
+        found: set[str] = set()
+        eventually(lambda: found.add(self.get("/pid")) or len(found) >= many)
+        return found
+
+    def files(self) -> list[Path]:
+        return list(self.folder.glob("mlobs-*/*/*.cells"))
+
+
+def eventually(is_so: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if is_so():
+                return
+        except (OSError, http.client.HTTPException):  # a worker that was just killed
+            if time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline, "it never came to be"
+
+
+@contextmanager
+def serving(tmp_path: Path, *command: str) -> Iterator[Server]:
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    folder = tmp_path / "tmp"
+    folder.mkdir(exist_ok=True)
+    said = tmp_path / f"log-{port}"
+    with open(said, "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *(word.format(port=port) for word in command)],
+            cwd=ROOT,
+            env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
+            stdout=log,
+            stderr=log,
+        )
+    server = Server(port, folder)
+    try:
+        eventually(lambda: server.get("/pid"))
+        yield server
+    finally:
+        process.terminate()
+        process.wait(20)
+        print(said.read_text())
+
+
+GUNICORN = ("gunicorn", "-b", "127.0.0.1:{port}", "--threads", "2", "tests.sdk.worker_app:wsgi", "-w")
+UVICORN = ("uvicorn", "--port", "{port}", "tests.sdk.worker_app:asgi", "--workers")
+SERVERS = pytest.mark.parametrize(
+    "command",
+    [(*GUNICORN, "3"), (*GUNICORN, "3", "--preload"), (*UVICORN, "3")],
+    ids=["gunicorn", "preload", "uvicorn"],
+)
+
+
+@SERVERS
+def test_any_worker_tells_of_all_and_the_dead_stay_counted(tmp_path: Path, command: tuple[str, ...]) -> None:
+    with serving(tmp_path, *command) as server:
+        workers = server.workers(3)
+        for _ in range(60):
+            server.get("/work")
+        counted = {server.value(COUNT, model="m", outcome="ok") for _ in range(12)}
+        assert counted == {60.0}
+        assert server.value("mlobs_stage_duration_seconds_count", model="m") == 60
+        assert server.value("mlobs_cache_requests_total", model="m") == 60
+        assert server.value("mlobs_internal_errors_total") == 0
+
+        for _ in range(3):
+            server.get("/hold")
+        eventually(lambda: server.value(IN_FLIGHT, model="held") == 3)
+        for victim in workers:
+            os.kill(int(victim), signal.SIGKILL)
+        eventually(lambda: len(server.workers(3) - workers) == 3)
+        assert {server.value(COUNT, model="m", outcome="ok") for _ in range(6)} == {60.0}
+        assert server.value(IN_FLIGHT, model="held") == 0, "in flight counts the living"
+        server.get("/work")
+        assert server.value(COUNT, model="m", outcome="ok") == 61
+        assert len(server.files()) <= 4, "those of the dead are gone"
+        assert all(path.stat().st_mode & 0o077 == 0 for path in server.folder.iterdir())
+
+
+def test_counters_never_go_back_over_twenty_restarts(tmp_path: Path) -> None:
+    with serving(tmp_path, *GUNICORN, "2") as server:
+        server.workers(2)
+        before, worked = 0.0, 0
+        for _ in range(20):
+            for _ in range(3):
+                server.get("/work")
+                worked += 1
+            victim = int(server.get("/pid"))
+            os.kill(victim, signal.SIGKILL)
+            seen: list[tuple[float, float]] = []
+            eventually(
+                lambda found=seen: (
+                    found.append(
+                        (
+                            server.value(COUNT, model="m"),
+                            server.value("mlobs_request_duration_seconds_sum", model="m"),
+                        )
+                    )
+                    or len(found) >= 3
+                )
+            )
+            for count, total in seen:
+                assert count == worked
+                assert total >= before
+                before = total
+        assert len(server.files()) <= 3
+
+
+def test_two_servers_of_one_name_are_two(tmp_path: Path) -> None:
+    with serving(tmp_path, *GUNICORN, "1") as one, serving(tmp_path, *GUNICORN, "1") as other:
+        one.get("/work")
+        assert one.value(COUNT, model="m") == 1
+        assert other.value(COUNT, model="m") == 0
