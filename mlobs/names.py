@@ -114,6 +114,7 @@ DRIFT_BREACH_SINCE: Final = "mlobs_drift_breach_since_timestamp_seconds"
 DRIFT_SLICES: Final = "mlobs_drift_slices_total"
 DATA_QUALITY_ROWS: Final = "mlobs_data_quality_rows_total"
 MODEL_QUALITY: Final = "mlobs_model_quality"
+MODEL_QUALITY_DAY: Final = "mlobs_model_quality_day_timestamp_seconds"
 LABEL_MATURITY: Final = "mlobs_label_maturity_ratio"
 
 # -- metrics of `mlobs serve` -----------------------------------------------------------------------

@@ -27,6 +27,7 @@ from mlobs.drift.reference import WHOLE, Reference, declare
 from mlobs.drift.rows import cut, known_segment
 from mlobs.drift.spec import CHECKS, ROWS, Spec
 from mlobs.drift.state import State, Stratum, empty_state, merge, merge_all
+from mlobs.drift.truth import Truth
 from mlobs.drift.verdicts import Stream, WindowVerdict, absent, judge, without_reference
 from mlobs.errors import ConfigError, MlobsError, Problem
 from mlobs.featurelog.reader import reader_of
@@ -42,6 +43,7 @@ delay.
 POLL_ROWS = 100_000
 MOST_ABSENT = 1440
 """Absent windows that one tick writes for a model: after a long sleep only the last are told one by one."""
+MEASURE_EVERY = 60.0
 _SOURCE = "feature_log"
 
 
@@ -103,6 +105,8 @@ class DriftStage:
         self._source = source if source is not None else _reader(settings)
         self._watched = _load_references(settings)
         self._metrics = DriftMetrics(registry, [model.name for model in settings.models])
+        self._truth = Truth(settings, registry)
+        self._measured = float("-inf")
         if export_ledger:
             registry.register(LedgerCollector(self.ledger))
         self._last_tick: float | None = None
@@ -130,6 +134,7 @@ class DriftStage:
         with self.store.read() as connection:
             firing = current_breaches(connection)
         self._metrics.breaches(firing)
+        self._measure(now)
         self._last_tick = now
         return DriftTick(
             now,
@@ -140,6 +145,16 @@ class DriftStage:
             opened,
             closed,
         )
+
+    def _measure(self, now: float) -> None:
+        """Once a minute at most: what it costs grows with the predictions that are kept."""
+        if not self._truth.models or now < self._measured + MEASURE_EVERY:
+            return
+        self._measured = now
+        with self.store.write() as connection:
+            self._truth.prune(connection, now)
+        with self.store.read() as connection:
+            self._truth.measure(connection, now)
 
     def ledger(self) -> Ledger:
         """Rows: offered = delivered (in closed windows) + late + unusable + queued (in open windows)."""
@@ -223,6 +238,7 @@ class DriftStage:
         with self.store.write() as connection:
             keep.save_open(connection, touched)
             keep.save_account(connection, _SOURCE, account)
+            self._truth.take(connection, chunk.records, getattr(chunk, "labels", None))
         self._open.update(touched)
         self._account = account
 

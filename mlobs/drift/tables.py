@@ -5,7 +5,7 @@ Version 1. Times are seconds since the epoch, UTC.
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import Column, Connection, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
 from mlobs.store import Schema
 
@@ -112,4 +112,34 @@ totals = Table(
     Column("value", Float, nullable=False),
 )
 
-SCHEMA = Schema("drift", 2, _meta, {2: totals.create})
+predictions = Table(
+    "drift_predictions",
+    _meta,
+    # Of models with a model_quality objective: scores that wait for their truth, or have it.
+    Column("id", Integer, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("prediction_id", String, nullable=False, index=True),
+    Column("event_time", Float, nullable=False),
+    Column("score", Float, nullable=False),
+    Column("weight", Float, nullable=False),
+    Column("label", Float),
+    Column("label_time", Float),
+    Index("drift_predictions_by_time", "model", "event_time"),
+)
+
+early_labels = Table(
+    "drift_early_labels",
+    _meta,
+    # Labels that came before their record.
+    Column("prediction_id", String, primary_key=True),
+    Column("label", Float, nullable=False),
+    Column("label_time", Float, nullable=False),
+)
+
+
+def _truth(connection: Connection) -> None:
+    predictions.create(connection)
+    early_labels.create(connection)
+
+
+SCHEMA = Schema("drift", 3, _meta, {2: totals.create, 3: _truth})
