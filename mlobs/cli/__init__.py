@@ -8,9 +8,11 @@ or something needed is unavailable. A command imports what is heavy or optional 
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from mlobs import __version__
 from mlobs.cli import (
     canary,
     capacity,
@@ -54,6 +56,22 @@ for part, name in (
     (grafana.app, "grafana"),
 ):
     app.add_typer(part, name=name)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mlobs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """From a decorator to a page: metrics, drift, error budgets and paging for model serving."""
+
 
 EXTRA_OF = {
     "numpy": "drift",

@@ -56,7 +56,7 @@ def comparison_json(result: Comparison) -> dict[str, Any]:
 
 def print_comparison(result: Comparison) -> None:
     """One line a column: the drifted ones first."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 200)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("column", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
@@ -135,7 +135,7 @@ def _rows_judged(reference: Reference) -> dict[str, Any]:
 
 def print_reference(reference: Reference) -> None:
     """Columns with their limits, and the checks that are off with the reason."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 200)
     days = reference.days[WHOLE]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("column", "kind", "limits", "worst day", "off"):

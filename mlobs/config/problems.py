@@ -27,7 +27,15 @@ def problem_of(document: YamlText, error: ErrorDetails) -> Problem:
         return Problem(where, "a known name", repr(place[-1]), nearest(str(place[-1]), names_at(place[:-1])))
     if error["type"] == "missing":
         return Problem(where, "a value", "nothing", f"add `{place[-1]}:`")
-    return Problem(where, error["msg"].removeprefix("Input should be "), got, "see docs/configuration.md")
+    return Problem(where, _plainly(error["msg"]), got, "see docs/configuration.md")
+
+
+def _plainly(text: str) -> str:
+    """What pydantic expected, in the words of YAML."""
+    text = text.removeprefix("Input should be ")
+    for word, plain in (("valid tuple", "list"), ("valid dictionary", "mapping"), ("valid string", "text")):
+        text = text.replace(word, plain)
+    return text.replace("a text", "text")
 
 
 def names_at(place: Place) -> list[str]:

@@ -101,7 +101,7 @@ def _period_text(text: str) -> str:
 Duration = Annotated[Decimal, BeforeValidator(duration)]
 Seconds = Annotated[float, BeforeValidator(positive_seconds)]
 SliceLength = Annotated[float, BeforeValidator(slice_length)]
-Period = Annotated[str, AfterValidator(_period_text)]
+Period = Annotated[str, BeforeValidator(str), AfterValidator(_period_text)]
 Zone = Annotated[str, BeforeValidator(time_zone)]
 Share = Annotated[Decimal, BeforeValidator(share)]
 Severity = Literal["page", "ticket"]

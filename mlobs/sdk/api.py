@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from mlobs.errors import ConfigError, Problem
@@ -326,10 +328,18 @@ def log_label(prediction_id: str, label: Scalar, *, event_time: float | None = N
     raises. Without a `feature_log` the label goes nowhere.
     """
     runtime = default_runtime()
+    if runtime.log is None:
+        _say_that_labels_are_lost()
     try:
         runtime.label(prediction_id, label, event_time)
     except Exception as problem:  # noqa: BLE001 - the guard's
         runtime.guard.swallow("log_label", problem)
+
+
+@cache
+def _say_that_labels_are_lost() -> None:
+    """Once a process: a label that goes nowhere is a mistake that nobody would see."""
+    logging.getLogger("mlobs").warning("log_label without a feature_log: the labels of this process are lost")
 
 
 def flush(timeout: float = 2.0) -> bool:

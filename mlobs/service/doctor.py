@@ -106,7 +106,8 @@ def _target(settings: Settings, target: str, fetch: Fetcher) -> Iterator[Finding
         text = fetch(target).decode("utf-8", "replace")
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     except (httpx.HTTPError, ValueError) as problem:
-        yield Finding(check, BROKEN, f"{type(problem).__name__}: {problem}"[:200])
+        why = f"{type(problem).__name__}: {problem}"[:200]
+        yield Finding(check, BROKEN, f"{why}; does the service run, and serve its metrics there?")
         return
     yield Finding(check, FINE, f"{len(samples)} samples")
     edges: dict[str, set[float]] = {}
@@ -142,6 +143,9 @@ def _reference(model: str, path: str | None) -> Finding:
 
 
 def _store(settings: Settings) -> Finding:
+    path = settings.store.removeprefix("sqlite:///")
+    if path != settings.store and not Path(path).exists():
+        return Finding("store", FINE, f"{path} does not exist yet: `mlobs serve` makes it")
     try:
         open_store(settings.store, SCHEMAS).close()
     except MlobsError as problem:
@@ -185,4 +189,4 @@ def _draw(findings: list[Finding]) -> None:
     styles = {FINE: "green", WARNING: "yellow", BROKEN: "bold red"}
     for finding in findings:
         table.add_row(f"[{styles[finding.state]}]{finding.state}[/]", finding.check, finding.text)
-    Console(soft_wrap=True).print(table)
+    Console(soft_wrap=True, width=None if sys.stdout.isatty() else 240).print(table)

@@ -77,7 +77,7 @@ def calls(settings: Settings, reader: LogReader) -> Callable[[Incident], PagePar
             return PageParts()
         thresholds = settings.latency_thresholds(incident.model)
         threshold = thresholds[0] if thresholds else None
-        onset, until = incident.since, incident.changed_at
+        onset, until = burning_since(incident), incident.changed_at
         usual = max(BEFORE, until - onset)
         now = reader.scan(onset, until, incident.model, CALLS)
         before = reader.scan(onset - usual, onset, incident.model, CALLS)
@@ -85,6 +85,15 @@ def calls(settings: Settings, reader: LogReader) -> Callable[[Incident], PagePar
         return serving_parts(calls_of(now, threshold), calls_of(before, threshold), link.rstrip("/"))
 
     return ask
+
+
+def burning_since(incident: Incident) -> float:
+    """The onset, where it lies a short window back or more. Else the alert is as young as its page: a burn
+    fires when its windows have filled, by calls of up to a long window before."""
+    short = max((one.alert.short_window_s or 0.0 for one in incident.alerts), default=0.0)
+    long = max((one.alert.long_window_s or 0.0 for one in incident.alerts), default=0.0)
+    known = incident.changed_at - incident.since >= short > 0
+    return incident.since if known else min(incident.since, incident.changed_at - long)
 
 
 def _onset(settings: Settings, incident: Incident) -> float:
@@ -101,7 +110,7 @@ def links(settings: Settings) -> Callable[[Incident], PageParts]:
         if not settings.public_url:
             return PageParts()
         page = "drift" if DATA & set(incident.causes) else ""
-        onset = _onset(settings, incident) if page else incident.since
+        onset = _onset(settings, incident) if page else burning_since(incident)
         query = urlencode({"from": f"{onset:.0f}", "to": f"{incident.changed_at:.0f}"})
         return PageParts(dashboard=f"{settings.public_url.rstrip('/')}/{page}?{query}")
 

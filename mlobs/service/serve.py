@@ -84,13 +84,17 @@ def serve(config: Path) -> None:
     problems = check(settings, config.name)
     if problems:
         raise ConfigError(*problems)
-    handle = bind(settings)
-    host, port = handle.getsockname()[:2]
-    settings = with_own_address(settings, host, port)
+    log = logging.getLogger("mlobs.service")
     store = open_store(settings.store, SCHEMAS)
     fetch = Fetcher()
+    handle = None
     try:
-        store.hold()
+        store.hold()  # before the port: a second serve is told of the store that it shares, not of a port
+        handle = bind(settings)
+        host, port = handle.getsockname()[:2]
+        settings = with_own_address(settings, host, port)
+        if not settings.notify.channels:
+            log.warning("nobody is paged: %s names no notify.channels", config)
         service = wire(settings, store, fetch)
         reader = reader_of(settings)
 
@@ -100,7 +104,7 @@ def serve(config: Path) -> None:
 
         app = create_app(settings, store, service.registry, service.tick, find_call=find_call)
         mount(app, OnCall(settings, store, service.desk), lambda: service.now)
-        logging.getLogger("mlobs.service").info("mlobs serve: http://%s:%d", host, port)
+        log.info("mlobs serve: http://%s:%d", host, port)
         ticker = Ticker(service.tick, service.pump, settings.slo.scrape_interval)
         compactor = Compactor(settings, service.count_failure)
         compactor.start()
@@ -112,7 +116,9 @@ def serve(config: Path) -> None:
             ticker.stop()
             compactor.stop()
             service.desk.close()
+        log.info("stopped")
     finally:
         fetch.close()
         store.close()
-        handle.close()
+        if handle is not None:
+            handle.close()

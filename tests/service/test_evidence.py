@@ -9,6 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mlobs.notify.incident import Incident, Tracked
+from mlobs.records import Alert
+from mlobs.service.enrichers import burning_since
 from mlobs.service.evidence import Calls, calls_of, serving_parts, slowest_stage, weighted_quantile
 
 STAGES = pa.struct([("feature_read", pa.float64()), ("inference", pa.float64())])
@@ -63,3 +66,32 @@ def test_a_weighted_quantile_counts_weights_and_not_rows() -> None:
     assert weighted_quantile(values, np.array([1.0, 99.0, 5.0]), 0.5) == 2.0
     assert weighted_quantile(values, np.array([99.0, 1.0, 5.0]), 0.5) == 1.0
     assert weighted_quantile(np.array([np.nan]), np.ones(1), 0.5) is None
+
+
+def incident(since: float, changed: float, long: float | None, short: float | None) -> Incident:
+    alert = Alert(
+        "SLOBurn",
+        "availability",
+        "page",
+        True,
+        since,
+        changed,
+        "s",
+        "m",
+        long_window_s=long,
+        short_window_s=short,
+    )
+    tracked = (Tracked(alert, True, since, changed, "engine"),)
+    return Incident("i", "k", "", "s", "m", "availability", "page", "open", changed, since, changed, tracked)
+
+
+def test_a_page_as_young_as_its_alert_looks_back_over_the_window_that_made_it() -> None:
+    assert burning_since(incident(1000.0, 1000.0, 3600.0, 300.0)) == -2600.0
+
+
+def test_an_onset_that_is_known_is_where_the_evidence_begins() -> None:
+    assert burning_since(incident(1000.0, 5000.0, 86400.0, 300.0)) == 1000.0
+
+
+def test_an_alert_without_windows_has_only_its_onset() -> None:
+    assert burning_since(incident(1000.0, 1000.0, None, None)) == 1000.0
