@@ -194,9 +194,9 @@ def _show(statuses: list[SloStatus]) -> None:
     for column in ("slo", "objective", "state", "budget left", "burn", "reason"):
         table.add_column(column)
     for each in statuses:
-        left = "-" if each.remaining is None else f"{each.remaining:.1%}"
+        left = "-" if each.remaining is None else f"{each.remaining:z.1%}"
         if each.remaining_minutes is not None:
-            left += f" ({each.remaining_minutes:.0f} of {each.budget_minutes:.0f} min)"
+            left += f" ({each.remaining_minutes:z.0f} of {each.budget_minutes:.0f} min)"
         rates = ", ".join(
             f"{window} {rate:.3g}" for window, rate in each.burn_rates.items() if rate is not None
         )

@@ -81,7 +81,8 @@ def burn_line(one: Burn, page: Page) -> str:
     if one.bad is not None and one.total is not None:
         parts.append(f"{count(one.bad)} bad of {count(one.total)}")
     if one.budget_remaining is not None and one.budget_remaining <= 0:
-        parts.append(f"budget spent, {percent(-one.budget_remaining)} over")
+        over = f", {percent(-one.budget_remaining)} over" if one.budget_remaining < 0 else ""
+        parts.append(f"budget spent{over}")
     elif one.exhausted_at is not None and one.exhausted_at <= page.at:
         parts.append("budget spent")
     else:

@@ -62,7 +62,7 @@ def percent(share: float | None) -> str:
     if share is None:
         return "unknown"
     value = share * 100
-    return f"{value:.0f} %" if abs(value) >= 10 or value == 0 else f"{value:.2g} %"
+    return f"{value:z.0f} %" if abs(value) >= 10 or value == 0 else f"{value:.2g} %"
 
 
 def count(number: float | None) -> str:

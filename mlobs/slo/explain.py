@@ -52,7 +52,7 @@ def _lines(objective: ObjectiveSettings, status: SloStatus, settings: Settings) 
     if status.consumed is not None and status.remaining_events is not None:
         yield (
             f"Spent: {status.bad:,.0f} {status.unit}, {status.consumed:.1%}; left: "
-            f"{status.remaining_events:,.0f} {status.unit} or {status.remaining_minutes or 0:,.0f} minutes."
+            f"{status.remaining_events:z,.0f} {status.unit} or {status.remaining_minutes or 0:z,.0f} minutes."
         )
     if status.spent_by:
         shares = ", ".join(f"{part} {bad:,.0f}" for part, bad in status.spent_by[:5])

@@ -221,3 +221,9 @@ def test_a_closed_terminal_is_a_failure_to_try_again():
         Message("firing", trial_page(make_settings(), T0), "k", 1, T0)
     )
     assert (outcome.sent, outcome.retry) == (False, True)
+
+
+def test_a_budget_that_is_spent_to_the_last_event_has_no_minus_nought():
+    spent = plain(compose(an_incident(an_alert(budget_remaining=0.0)), make_settings(), T0))
+    assert any("budget spent" in line for line in spent)
+    assert not any(" -0" in line or "0 % over" in line for line in spent)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 
+from mlobs import names
 from mlobs.slo.evaluate import plan
 from mlobs.slo.replay import Past, firing, slices_of
+from mlobs.slo.rules import rules_document
+from mlobs.slo.write import to_yaml
 from tests.slo.test_sli import Extra
 from tests.slo.world import START, World, objective, settings
 
@@ -72,6 +76,58 @@ def test_the_budget_is_the_truth_after_thirty_days(begin: float, name: str) -> N
     world, bad, total = month((START + begin, START + begin + 1200))
     status = world.status("up")
     assert status.consumed == pytest.approx(bad / total / 0.001, rel=1e-3), name
+
+
+def counters(incident: tuple[float, float]) -> tuple[str, str, float, float]:
+    """A month of minutes as promtool's series, ok and error, restarted every hour; the true bad and total."""
+    ok, error, oks, errors, bad, total = 0.0, 0.0, ["0"], ["0"], 0.0, 0.0
+    for minute in range(1, MINUTES + 1):
+        t = minute * 60.0
+        if minute % 60 == 30:
+            ok = error = 0.0
+        count = float(round(diurnal(t - 30) * 60))
+        part = float(round(count * 0.5)) if incident[0] < t <= incident[1] else 0.0
+        ok, error, bad, total = ok + count - part, error + part, bad + part, total + count
+        oks.append(f"{ok:.0f}")
+        errors.append(f"{error:.0f}")
+    return " ".join(oks), " ".join(errors), bad, total
+
+
+@pytest.mark.parametrize(
+    ("begin", "name"), [(10 * DAY + 6.2 * HOUR, "night low"), (10 * DAY + 15 * HOUR, "day peak")]
+)
+def test_the_rules_month_is_the_truth(promtool, tmp_path, begin: float, name: str) -> None:
+    """The written expressions in the real promtool, evaluated on the hours: they are what a month is made
+    of."""
+    ok, error, bad, total = counters((begin, begin + 1200))
+    config = settings(objective("up", "availability"))
+    [group] = rules_document(config)["groups"]
+    wanted = re.compile(r"increase(1h|30d)$|ratio_rate30d$|slo:(error_budget|objective|time_period|period_)")
+    rules = [rule for rule in group["rules"] if wanted.search(rule.get("record", ""))]
+    hourly = {"groups": [{**group, "interval": "1h", "rules": rules}]}
+    (tmp_path / "slo.rules.yaml").write_text(to_yaml(hourly))
+    series = 'mlobs_request_duration_seconds_count{{model="fraud",outcome="{}"}}'
+    near = f"abs({{}} / {bad / total / 0.001!r} - 1) < bool 0.001"
+    left = f"1 - {names.RULE_PERIOD_BUDGET_REMAINING}"
+    case = {
+        "interval": "1m",
+        "input_series": [
+            {"series": series.format("ok"), "values": ok},
+            {"series": series.format("error"), "values": error},
+        ],
+        "promql_expr_test": [
+            {
+                "expr": f"sum({near.format(spent)})",
+                "eval_time": "30d",
+                "exp_samples": [{"labels": "{}", "value": 1}],
+            }
+            for spent in ("slo:period_burn_rate:ratio", f"({left})")
+        ],
+    }
+    tests = {"rule_files": ["slo.rules.yaml"], "evaluation_interval": "1h", "tests": [case]}
+    (tmp_path / "slo.test.yaml").write_text(to_yaml(tests))
+    done = promtool("test", "rules", str(tmp_path / "slo.test.yaml"))
+    assert done.returncode == 0, f"{name}: {(done.stdout + done.stderr)[-2000:]}"
 
 
 def test_an_incident_of_any_hour_weighs_what_it_cost_in_events() -> None:
