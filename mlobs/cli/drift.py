@@ -27,8 +27,12 @@ Columns = Annotated[
 
 @app.command()
 def check(
-    reference: Annotated[Path, typer.Option("--reference", help=".mlref, Parquet, Arrow or CSV file.")],
-    current: Annotated[Path, typer.Option("--current", help="Parquet, Arrow or CSV file.")],
+    reference: Annotated[
+        str, typer.Option("--reference", help=".mlref, Parquet, Arrow or CSV file, or s3://bucket/object.")
+    ],
+    current: Annotated[
+        str, typer.Option("--current", help="Parquet, Arrow or CSV file, or s3://bucket/object.")
+    ],
     columns: Columns = None,
     min_rows: Annotated[int, typer.Option(min=1, help="Fewer rows than these give no verdict.")] = 100,
     joint: Annotated[
@@ -59,14 +63,14 @@ def check(
     known = _open_reference(reference, chosen, quiet=as_json, joint=_names(joint))
     source = open_table(current, list(known.spec.columns))
     kept: list[State] = []
-    batches = _progress(source, f"reading {current.name}", as_json)
-    result = compare(known, batches, str(current), min_rows=min_rows, keep=kept.append)
+    batches = _progress(source, f"reading {Path(current).name}", as_json)
+    result = compare(known, batches, current, min_rows=min_rows, keep=kept.append)
     if exact:
         result = made_exact(result, known.spec, _columns_of(reference), _columns_of(current))
     if html is not None:
         write_html(html, result, known, kept[-1])
     if evidently is not None:
-        draw_evidently(reference, current, evidently, chosen)
+        draw_evidently(Path(reference), Path(current), evidently, chosen)
     if as_json:
         print_json(comparison_json(result))
     else:
@@ -77,7 +81,7 @@ def check(
 
 @reference_app.command()
 def build(
-    table: Annotated[Path, typer.Argument(help="Parquet, Arrow or CSV file.")],
+    table: Annotated[str, typer.Argument(help="Parquet, Arrow or CSV file, or s3://bucket/object.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .mlref file to write.")],
     columns: Columns = None,
     day: Annotated[str | None, typer.Option(help="Column that names the day of a row.")] = None,
@@ -108,13 +112,13 @@ def build(
     source = open_table(table)
     slicing = Slicing(day, time, _seconds(window), _zone(zone), segment)
     built = build_reference(
-        lambda: _progress(source, f"reading {table.name}", quiet=False),
-        name or table.stem,
+        lambda: _progress(source, f"reading {Path(table).name}", quiet=False),
+        name or Path(table).stem,
         features=_names(columns),
         score_column=score,
         slicing=slicing,
         model_version=model_version,
-        source=str(table),
+        source=table,
         duplicates=duplicates,
         volume=volume,
         block=_names(joint) or (),
@@ -170,7 +174,7 @@ def diff(
 
 
 def _open_reference(
-    path: Path, columns: list[str] | None, quiet: bool, joint: list[str] | None = None
+    path: str, columns: list[str] | None, quiet: bool, joint: list[str] | None = None
 ) -> Reference:
     """A built reference as it is, or one built now from a table."""
     from mlobs.drift.mlref import is_reference, read_reference
@@ -182,15 +186,15 @@ def _open_reference(
         return found if columns is None else chosen_columns(found, columns)
     source = open_table(path, columns)
     return build_reference(
-        lambda: _progress(source, f"reading {path.name}", quiet),
-        path.stem,
+        lambda: _progress(source, f"reading {Path(path).name}", quiet),
+        Path(path).stem,
         features=columns,
-        source=str(path),
+        source=path,
         block=joint or (),
     )
 
 
-def _needs_table(option: str, path: Path) -> None:
+def _needs_table(option: str, path: str) -> None:
     from mlobs.drift.mlref import is_reference
     from mlobs.errors import UsageError
 
@@ -200,7 +204,7 @@ def _needs_table(option: str, path: Path) -> None:
         )
 
 
-def _columns_of(path: Path) -> Whole:
+def _columns_of(path: str) -> Whole:
     """Whole columns of a table, one at a time."""
     import pyarrow as pa
 

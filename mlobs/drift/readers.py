@@ -1,11 +1,14 @@
-"""Tables on disk as batches of Arrow columns: Parquet, Arrow IPC, CSV. An edge: it opens files.
+"""Tables as batches of Arrow columns: Parquet, Arrow IPC and CSV on disk, Parquet in an object store, frames
+in memory. An edge: it opens files.
 
-The kind of a file is told by its first bytes, not by its name.
+The kind of a file is told by its first bytes, not by its name. Parquet is read row group by row group, only
+the columns asked for, decoded by Arrow's threads; CSV block by block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +16,12 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
+from pyarrow import fs
 
-from mlobs.errors import UnreadableError, shown
+from mlobs.errors import UnreadableError, UsageError, shown
+
+CSV_BLOCK = 1 << 22
+"""Bytes of CSV that are held at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +32,15 @@ class Source:
     kind: str
     schema: pa.Schema
     rows: int
+    """0 where nobody knows before the end."""
     batches: Callable[[], Iterator[pa.Table]]
 
 
 def open_table(path: str | Path, columns: Sequence[str] | None = None) -> Source:
     """The table at `path`. Raises UnreadableError (exit 2) for what is missing, broken or of another kind."""
     where = str(path)
+    if "://" in where:
+        return _remote(where, columns)
     try:
         with open(path, "rb") as file:
             head = file.read(65536)
@@ -49,6 +59,79 @@ def open_table(path: str | Path, columns: Sequence[str] | None = None) -> Source
     except (pa.ArrowException, OSError, EOFError) as problem:
         got = shown(str(problem).split("\n")[0])
         raise _unreadable(where, "a table that can be read", got, "write the file again") from None
+
+
+def open_frame(frame: object, where: str = "a frame") -> Source:
+    """A frame of pandas (2.2 on) or polars, a DuckDB relation, an Arrow table: whatever gives an Arrow stream
+    (the PyCapsule interface). Raises UsageError for any other.
+
+    It is asked for its stream once a pass. A pandas column of mixed objects counts as text.
+    """
+    if isinstance(frame, pa.Table):
+        return Source(where, "frame", frame.schema, frame.num_rows, lambda: iter([frame]))
+    if not hasattr(frame, "__arrow_c_stream__"):
+        raise UsageError.of(
+            where, "a frame with __arrow_c_stream__", type(frame).__name__, "convert it to an Arrow table"
+        )
+    try:
+        schema = pa.RecordBatchReader.from_stream(frame).schema
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        table = _column_by_column(frame, where)
+        return Source(where, "frame", table.schema, table.num_rows, lambda: iter([table]))
+
+    def batches() -> Iterator[pa.Table]:
+        for batch in pa.RecordBatchReader.from_stream(frame):
+            yield pa.Table.from_batches([batch])
+
+    return Source(where, "frame", schema, 0, batches)
+
+
+def _column_by_column(frame: object, where: str) -> pa.Table:
+    """A pandas frame whose columns are not all of one type each, or have one name: what does not fit is
+    text."""
+    names = [str(name) for name in getattr(frame, "columns", ())]
+    if not names or not hasattr(frame, "iloc"):
+        raise UsageError.of(where, "a frame that Arrow can read", type(frame).__name__, "convert it yourself")
+    arrays = []
+    for place in range(len(names)):
+        values = frame.iloc[:, place]
+        try:
+            arrays.append(pa.array(values, from_pandas=True))
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            missing = values.isna()
+            words = [None if gone else str(value) for value, gone in zip(values, missing, strict=True)]
+            arrays.append(pa.array(words, pa.string()))
+    return pa.Table.from_arrays(arrays, names=names)
+
+
+def _remote(where: str, columns: Sequence[str] | None) -> Source:
+    with _object(where) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+
+    def batches() -> Iterator[pa.Table]:
+        with _object(where) as file:
+            chosen = None if columns is None else [name for name in columns if name in schema.names]
+            for group in range(file.metadata.num_row_groups):
+                try:
+                    yield file.read_row_group(group, columns=chosen)
+                except (pa.ArrowException, OSError) as problem:
+                    raise _no_object(f"{where}, row group {group}", problem) from None
+
+    return Source(where, "parquet", schema, rows, batches)
+
+
+def _object(where: str) -> pq.ParquetFile:
+    try:
+        system, inner = fs.FileSystem.from_uri(where)
+        # Column chunks are fetched ahead and side by side: an object store answers slowly, but often at once.
+        return pq.ParquetFile(system.open_input_file(inner), pre_buffer=True, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as problem:
+        raise _no_object(where, problem) from None
+
+
+def _no_object(where: str, problem: Exception) -> UnreadableError:
+    got = shown(str(problem).split("\n")[0])
+    return _unreadable(where, "a Parquet object that can be read", got, "check rights; write it again")
 
 
 def _parquet(where: str, columns: Sequence[str] | None) -> Source:
@@ -95,28 +178,52 @@ def _csv(where: str, head: bytes) -> Source:
         raise _unreadable(
             where, "Parquet, Arrow or CSV", "a binary file of another kind", "convert it to Parquet"
         )
-    table = _read_csv(where)
-    for field in table.schema:
+    as_text: set[str] = set()
+    while (broken := _first_misfit(where, as_text)) is not None:
+        as_text.add(broken)  # numbers are told apart later, word by word
+    with _csv_stream(where, as_text) as stream:
+        schema = stream.schema
+    for field in schema:
         if pa.types.is_binary(field.type):
             raise _unreadable(
                 where, "CSV in UTF-8", f"other bytes in column {shown(field.name)}", "save it as UTF-8"
             )
-    return Source(where, "csv", table.schema, table.num_rows, lambda: iter([table]))
+
+    def batches() -> Iterator[pa.Table]:
+        with _csv_stream(where, as_text) as stream:
+            for batch in stream:
+                yield pa.Table.from_batches([batch])
+
+    return Source(where, "csv", schema, 0, batches)
 
 
-def _read_csv(where: str) -> pa.Table:
+def _csv_stream(where: str, as_text: Collection[str]) -> pacsv.CSVStreamingReader:
+    options = pacsv.ConvertOptions(column_types=dict.fromkeys(as_text, pa.string()), strings_can_be_null=True)
+    return pacsv.open_csv(
+        where, read_options=pacsv.ReadOptions(block_size=CSV_BLOCK), convert_options=options
+    )
+
+
+def _first_misfit(where: str, as_text: Collection[str]) -> str | None:
+    """The first column whose values leave the type that the first block gave it; None where all fit. A pass
+    over the file."""
+    names: list[str] = []
     try:
-        return pacsv.read_csv(where, convert_options=pacsv.ConvertOptions(strings_can_be_null=True))
+        with _csv_stream(where, as_text) as stream:
+            names = stream.schema.names
+            for _ in stream:
+                continue
+        return None
     except pa.ArrowInvalid as problem:
         text = str(problem)
-        if "onversion error" not in text:
-            raise _unreadable(
-                where, "CSV with the same number of fields in every line", shown(text), "mend the line"
-            ) from None
-    # A column changes its kind after the first block: read everything as text, numbers are told apart later.
-    names = pacsv.open_csv(where).schema.names
-    options = pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
-    return pacsv.read_csv(where, convert_options=options)
+        column = re.search(r"column #(\d+)", text)
+        if column is not None and "onversion error" in text:
+            place = int(column[1])
+            if place < len(names) and names[place] not in as_text:
+                return names[place]
+        raise _unreadable(
+            where, "CSV with the same number of fields in every line", shown(text), "mend the line"
+        ) from None
 
 
 def _unreadable(where: str, expected: str, got: str, remedy: str) -> UnreadableError:

@@ -1,0 +1,97 @@
+"""Readers: frames through the Arrow interface, objects of a store, CSV in blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+
+from mlobs.drift import readers
+from mlobs.drift.compare import compare
+from mlobs.drift.readers import open_frame, open_table
+from mlobs.drift.reference import build_reference
+from mlobs.errors import UsageError
+from tests.drift.test_check_command import run
+
+ROWS = 3000
+
+
+def table(seed: int) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    words = pa.array(np.array(["a", "b", "c"])[rng.integers(0, 3, ROWS)])
+    return pa.table({"x": rng.normal(size=ROWS), "n": rng.integers(0, 50, ROWS), "w": words})
+
+
+def as_pandas(made: pa.Table) -> object:
+    return made.to_pandas()
+
+
+def as_polars(made: pa.Table) -> object:
+    return pytest.importorskip("polars").from_arrow(made)
+
+
+def as_duckdb(made: pa.Table) -> object:
+    duckdb = pytest.importorskip("duckdb")
+    return duckdb.connect().from_arrow(made)
+
+
+@pytest.mark.parametrize("make", [as_pandas, as_polars, as_duckdb, lambda made: made])
+def test_frames_are_read_through_the_arrow_interface_as_often_as_asked_for(make) -> None:
+    before, after = (open_frame(make(table(seed))) for seed in (1, 2))
+    assert before.schema.names == ["x", "n", "w"]
+    result = compare(build_reference(before.batches, "r"), after.batches(), "c")
+    assert {column.verdict for column in result.columns} == {"ok"}
+    assert sum(batch.num_rows for batch in after.batches()) == ROWS
+
+
+def test_a_pandas_column_of_mixed_objects_is_text_and_spoils_no_other() -> None:
+    frame = table(1).to_pandas()
+    frame["mixed"] = [1 if row % 2 else "one" for row in range(ROWS)]
+    frame = pd.concat([frame, frame[["x"]]], axis=1)
+    reference = build_reference(open_frame(frame).batches, "r")
+    assert reference.spec.columns["mixed"].kind == "category"
+    assert reference.spec.columns["n"].kind == "number"
+    assert "x" not in reference.spec.columns  # twice
+
+
+def test_what_is_no_frame_is_refused() -> None:
+    with pytest.raises(UsageError, match="__arrow_c_stream__"):
+        open_frame([1, 2])
+
+
+def test_an_object_of_a_store_is_read_by_row_groups_and_columns(tmp_path: Path) -> None:
+    pq.write_table(table(1), tmp_path / "t.parquet", row_group_size=1000)
+    source = open_table(f"file://{tmp_path}/t.parquet", ["x", "absent"])
+    read = list(source.batches())
+    assert [batch.num_rows for batch in read] == [1000] * 3
+    assert read[0].schema.names == ["x"]
+    words = ("--reference", f"file://{tmp_path}/t.parquet", "--current", str(tmp_path / "t.parquet"))
+    assert run("check", *words)[0] == 0
+
+
+def test_csv_comes_in_blocks_and_a_column_that_changes_its_type_is_text_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "CSV_BLOCK", 4096)
+    made = table(1)
+    words = [str(value) for value in range(ROWS - 1)] + ["oops"]
+    pacsv.write_csv(made.append_column("late", pa.array(words)), tmp_path / "t.csv")
+    source = open_table(tmp_path / "t.csv")
+    read = list(source.batches())
+    assert len(read) > 10
+    assert max(batch.num_rows for batch in read) < 400
+    kinds = {field.name: str(field.type) for field in source.schema}
+    assert kinds == {"x": "double", "n": "int64", "w": "string", "late": "string"}
+    assert pa.concat_tables(read)["x"].to_pylist() == made["x"].to_pylist()
+
+
+def test_the_example_of_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "drift.md"
+    code = guide.read_text().split("```python\n")[1].split("```")[0]
+    exec(compile(code, str(guide), "exec"), {})
+    assert capsys.readouterr().out == "drifted\n"
