@@ -42,3 +42,11 @@ def spark(session: nox.Session) -> None:
     session.install(*locked, "requirements/spark.txt")
     session.install("--quiet", "--no-deps", "--no-build-isolation", "-e", ".")
     session.run("pytest", "tests/drift/test_engines_spark.py", *session.posargs)
+
+
+@nox.session
+def evidently(session: nox.Session) -> None:
+    """Drift beside evidently, which needs pandas<3: an environment of its own for it, ours for us."""
+    session.install("--quiet", "evidently==0.7.23", "pandas<3")
+    theirs, script = f"{session.bin}/python", "tests/benchmarks/bench_drift_evidently.py"
+    session.run(".venv/bin/python", script, theirs, *session.posargs, external=True, env={"PYTHONPATH": "."})
