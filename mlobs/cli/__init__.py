@@ -21,6 +21,7 @@ from mlobs.cli import (
     drift_engines,
     grafana,
     incidents,
+    init,
     log,
     log_erase,
     log_ship,
@@ -39,6 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo.demo)
+app.command()(init.init)
 app.command()(serve.serve)
 app.command()(serve.doctor)
 app.command()(incidents.event)
