@@ -38,6 +38,11 @@ def check(
     joint: Annotated[
         str | None, typer.Option(help="Numeric columns to score together; a table as reference.")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="local or spark: for folders and many files.")
+    ] = None,
+    master: Annotated[str, typer.Option("--master", metavar="URL", help="Of Spark.")] = "local[2,4]",
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Of the local engine; 0: one a core.")] = 0,
     exact: Annotated[
         bool, typer.Option("--exact", help="KS, Wasserstein and categories without bins; two tables.")
     ] = False,
@@ -61,10 +66,18 @@ def check(
             _needs_table(option, reference)
     chosen = _names(columns)
     known = _open_reference(reference, chosen, quiet=as_json, joint=_names(joint))
-    source = open_table(current, list(known.spec.columns))
     kept: list[State] = []
-    batches = _progress(source, f"reading {Path(current).name}", as_json)
-    result = compare(known, batches, current, min_rows=min_rows, keep=kept.append)
+    if engine is not None:
+        from mlobs.cli.drift_pool import profile_whole
+        from mlobs.drift.compare import compare_state
+
+        known, state, types = profile_whole(known, current, engine, master, workers)
+        kept.append(state)
+        result = compare_state(known, state, current, types, min_rows=min_rows)
+    else:
+        source = open_table(current, list(known.spec.columns))
+        batches = _progress(source, f"reading {Path(current).name}", as_json)
+        result = compare(known, batches, current, min_rows=min_rows, keep=kept.append)
     if exact:
         result = made_exact(result, known.spec, _columns_of(reference), _columns_of(current))
     if html is not None:

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from mlobs.errors import EXIT_FINDING, EXIT_FINE, NothingJudgedError, UsageError
+from mlobs.errors import EXIT_FINDING, EXIT_FINE, NothingJudgedError
 
 if TYPE_CHECKING:
     from mlobs.drift.engines.backfill import Backfill
-    from mlobs.drift.engines.base import Engine
     from mlobs.drift.verdicts import WindowVerdict
 
-ENGINES = ("local", "spark")
 EngineName = Annotated[str, typer.Option("--engine", help="local or spark.")]
 Master = Annotated[
     str,
@@ -61,6 +59,7 @@ def backfill(
     """
     from mlobs.cli.drift import _seconds as parse_window
     from mlobs.cli.drift import _zone as parse_zone
+    from mlobs.cli.drift_pool import open_engine
     from mlobs.cli.drift_view import print_json
     from mlobs.drift.engines import backfill as runs
     from mlobs.drift.engines import ledger
@@ -91,25 +90,6 @@ def backfill(
             " ".join(data)[:200], f"a window of {min_rows} rows or more", "none", "see the table and warnings"
         )
     raise typer.Exit(EXIT_FINDING if any(one.verdict == "drifted" for one in verdicts) else EXIT_FINE)
-
-
-@contextmanager
-def open_engine(name: str, master: str, workers: int) -> Iterator[Engine]:
-    """The engine of `--engine`, closed in the end. Raises UsageError for another name."""
-    import os
-
-    from mlobs.drift.engines.local import LocalEngine
-    from mlobs.drift.engines.spark import SparkEngine
-    from mlobs.errors import nearest
-
-    if name not in ENGINES:
-        raise UsageError.of("--engine", "local or spark", name, nearest(name, ENGINES))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    engine: Engine = SparkEngine(master) if name == "spark" else LocalEngine(workers or cores)
-    try:
-        yield engine
-    finally:
-        engine.close()
 
 
 @contextmanager

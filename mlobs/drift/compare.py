@@ -131,6 +131,15 @@ def compare(
     return judge_pair(reference, spec, current, where, types, min_rows, psi_margin, margin, significance)
 
 
+def compare_state(
+    reference: Reference, current: State, where: str, types: Mapping[str, str], min_rows: float = MIN_ROWS
+) -> Comparison:
+    """`compare` of a profile that an engine made; `types` are those of its columns, as text."""
+    return judge_pair(
+        reference, reference.spec, current, where, types, min_rows, PSI_MARGIN, MARGIN, SIGNIFICANCE
+    )
+
+
 def made_exact(result: Comparison, spec: Spec, before: Whole, after: Whole) -> Comparison:
     """The comparison with the scores that need no bins taken from the whole columns; verdicts stay. Memory:
     one column of both sides."""

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
@@ -15,8 +16,9 @@ from mlobs.drift.engines.local import LocalEngine
 from mlobs.drift.mlref import save_reference
 from mlobs.drift.reference import Slicing, build_reference
 from mlobs.errors import ConfigError, MissingExtraError, NothingJudgedError, UnreadableError, UsageError
+from tests.drift.test_check_command import run as check_run
 from tests.drift.test_engines import flat, write_days
-from tests.drift.traffic import reference_table
+from tests.drift.traffic import day_table, reference_table
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +100,24 @@ def test_without_pyspark_the_extra_is_named(place: Path) -> None:
     refused = called(place, "--engine", "spark").exception
     assert isinstance(refused, MissingExtraError)
     assert "mlobs[spark]" in str(refused)
+
+
+def test_check_takes_a_folder_through_an_engine_and_says_what_it_says_in_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("days").mkdir()
+    pq.write_table(reference_table(4), "a.parquet")
+    parts = [day_table(day, 400, seed=3) for day in range(2)]
+    for place, part in enumerate(parts):
+        pq.write_table(part, f"days/{place}.parquet")
+    pq.write_table(pa.concat_tables(parts), "b.parquet")
+    words = ("--reference", "a.parquet", "--columns", "amount,temp,country", "--json", "--current")
+    alone = check_run("check", *words, "b.parquet")
+    spread = check_run("check", *words, "days", "--engine", "local", "--workers", "1")
+    assert alone[0] == spread[0] == 0
+    one, other = (json.loads(output)["columns"] for _, output in (alone, spread))
+    assert one == other
+    Path("days/2.parquet").write_bytes(b"PAR1 and no more")
+    assert check_run("check", *words, "days", "--engine", "local", "--workers", "1")[0] == 2
+    assert check_run("check", *words, "days", "--engine", "dask")[0] == 2
