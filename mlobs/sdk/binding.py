@@ -8,7 +8,7 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from contextvars import Token
-from time import perf_counter, thread_time
+from time import perf_counter
 from typing import Any, cast
 
 from mlobs import names
@@ -269,7 +269,7 @@ class Binding:
         kwargs: Kwargs,
     ) -> tuple[float, Marker]:
         """A batch call: its rows are drawn, not the call, where they have ids."""
-        began = thread_time()
+        began = runtime.begin_price()
         marker = [self, None] if marker is None else marker
         call = call_of(marker)
         if call.chosen is None:
@@ -277,7 +277,7 @@ class Binding:
             add_value(runtime.meter, BATCH, (self.model,), SIZES, len(call.chosen.rows))
         if number < 0 and runtime.keeps:
             rows.add(batch, call.chosen, range(len(call.chosen.rows)), "trace")
-        runtime.spent += thread_time() - began
+        runtime.end_price(began)
         if call.chosen.reasons:
             call.captured = True
             return self._kept(runtime, marker, None, "trace" if number < 0 else "rate", args, kwargs)
@@ -318,7 +318,10 @@ class Binding:
         marked = USE.seen or self._asks or number < _UNMARKED_AFTER
         self._due = self._next
         mode = self._mode
-        self._become(Mode(marked, mode.ident, mode.traced, mode.sharded))
+        if mode.marked == marked:  # each kept call comes here: one cell, not all of them
+            self._closure["due"].cell_contents = self._due
+        else:
+            self._become(Mode(marked, mode.ident, mode.traced, mode.sharded))
 
     def prepare_ident(
         self, marker: Marker | None, ident: str, args: Args, kwargs: Kwargs
@@ -361,7 +364,7 @@ class Binding:
         args: Args,
         kwargs: Kwargs,
     ) -> tuple[float, Marker]:
-        began = thread_time()
+        began = runtime.begin_price()
         marker = [self, None] if marker is None else marker
         if ident is not None:
             marker[1] = ident
@@ -377,7 +380,7 @@ class Binding:
                 call.captured = True
                 call.features = self._guarded("features", self._features, args, kwargs)
             enter_trace(runtime, call)
-        runtime.spent += thread_time() - began
+        runtime.end_price(began)
         return _KEPT, marker
 
     def _features(self, args: Args, kwargs: Kwargs) -> dict[str, Any]:
@@ -437,14 +440,14 @@ class Binding:
                     self._guarded("good", self._spoiled, call, took)
                 self._guarded("decision", self._decide, call, runtime, result)
             if runtime.keeps and self._keeps(call, outcome, took, result):
-                began = thread_time()
+                began = runtime.begin_price()
                 self._complete(call, runtime, args, kwargs)
                 entity = self._guarded("entity", self._entity, args, kwargs)
                 laps = [] if marker is None else marker[2:]
                 if self.batch is not None and call.chosen is not None and call.reason in ("error", "slow"):
                     rows.add(self.batch, call.chosen, range(len(call.chosen.rows)), call.reason)
                 keep(runtime, self, call, laps, outcome, start, took, result, error, entity, args, kwargs)
-                runtime.spent += thread_time() - began
+                runtime.end_price(began)
         except Exception as problem:  # noqa: BLE001 - the guard's
             self.guard.swallow("keep", problem)
         if marker is not None:

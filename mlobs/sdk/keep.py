@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from time import perf_counter, time_ns
+from types import ModuleType
 from typing import Any, Protocol
 
 from mlobs import names
@@ -35,22 +37,28 @@ class Observed(Protocol):
     def batch(self) -> Batch | None: ...
 
 
+@lru_cache(maxsize=1)
+def _otel() -> ModuleType:
+    """The bridge to OpenTelemetry, imported while tracing alone: it weighs, and an import costs each time."""
+    from mlobs.sdk import otel
+
+    return otel
+
+
 def enter_trace(runtime: Runtime, call: Call) -> None:
     """Give a kept call its place in a trace, and, while tracing, make it the parent of what it calls."""
     call.parent = _parent(runtime)
     call.context = new_context(call.parent, runtime.bits, sampled=runtime.spans is not None)
     if runtime.spans is not None:
-        from mlobs.sdk import otel  # weight: only while tracing
-
+        otel = _otel()
         call.detach = otel.attach(call.context)
 
 
 def _parent(runtime: Runtime) -> TraceContext | None:
     """The active OpenTelemetry span of this context, else what the request brought."""
     if runtime.spans is not None or "opentelemetry.trace" in sys.modules:
-        from mlobs.sdk import otel
-
-        found = otel.active()
+        otel = _otel()
+        found: TraceContext | None = otel.active()
         if found is not None:
             return found
     return INCOMING.get()
@@ -61,9 +69,7 @@ def drop_context(marker: Marker, guard: Guard) -> None:
     call = marker[0]
     if type(call) is Call and call.detach is not None:
         try:
-            from mlobs.sdk import otel
-
-            otel.detach(call.detach)
+            _otel().detach(call.detach)
         except Exception as problem:  # noqa: BLE001 - the guard's
             guard.swallow("detach", problem)
 
@@ -113,17 +119,13 @@ def keep(
     sent = runtime.spans is None
     if runtime.spans is not None and _traced(runtime, call, rate):
         shift = time_ns() - int(perf_counter() * 1e9)
-
-        def wall(at: float) -> int:
-            return shift + int(at * 1e9)
-
         sent = runtime.spans.offer(
             SpanJob(
                 observed.model,
                 call.context,
                 call.parent,
-                wall(start),
-                wall(start + took),
+                shift + int(start * 1e9),
+                shift + int((start + took) * 1e9),
                 {
                     names.ATTR_MODEL_NAME: observed.model,
                     names.ATTR_MODEL_VERSION: observed.version,
@@ -134,7 +136,10 @@ def keep(
                 },
                 outcome,
                 None if error is None else type(error).__qualname__,
-                [(name, wall(began), wall(ended)) for name, began, ended in stage_spans(laps)],
+                [
+                    (name, shift + int(began * 1e9), shift + int(ended * 1e9))
+                    for name, began, ended in stage_spans(laps)
+                ],
             )
         )
     if sent:

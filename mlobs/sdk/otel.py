@@ -11,11 +11,15 @@ from opentelemetry.trace.span import TraceState
 
 from mlobs.sdk.trace import TraceContext
 
+_NO_STATE = TraceState()
+_SAMPLED = trace.TraceFlags(trace.TraceFlags.SAMPLED)
+_UNSAMPLED = trace.TraceFlags(trace.TraceFlags.DEFAULT)
+
 
 def span_context(context: TraceContext, *, remote: bool = False) -> trace.SpanContext:
     """Our context as theirs."""
-    state = TraceState.from_header([context.state]) if context.state else TraceState()
-    flags = trace.TraceFlags(trace.TraceFlags.SAMPLED if context.sampled else trace.TraceFlags.DEFAULT)
+    state = TraceState.from_header([context.state]) if context.state else _NO_STATE
+    flags = _SAMPLED if context.sampled else _UNSAMPLED
     return trace.SpanContext(int(context.trace_id, 16), int(context.span_id, 16), remote, flags, state)
 
 

@@ -58,8 +58,8 @@ CLOSURE = (
 DEEPER = (
     "runtime.clock", "runtime.random", "runtime.bits", "runtime.log.offer", "runtime.meter.block",
     "runtime.meter.add", "runtime.exemplars.note", "module.call_of", "module.keep", "module.snapshot",
-    "module.first_mapping", "module.perf_counter", "module.thread_time", "module.bisect_left",
-    "module.enter_trace", "module.drop_context",
+    "module.first_mapping", "module.perf_counter", "runtime.begin_price", "runtime.end_price",
+    "module.bisect_left", "module.enter_trace", "module.drop_context",
 )  # fmt: skip
 SITES = (None, *CLOSURE, *DEEPER)
 
