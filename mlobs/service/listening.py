@@ -118,9 +118,10 @@ class Ticker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends after the work in hand."""
+        """Ends after the work in hand; one that was never started (a driven clock) has none."""
         self._stop.set()
-        self._thread.join(30)
+        if self._thread.ident is not None:
+            self._thread.join(30)
 
     def _run(self) -> None:
         due = time.monotonic()

@@ -115,3 +115,7 @@ def test_the_ticker_ticks_at_once_pumps_between_and_ends_after_the_work_in_hand(
     assert pumped.wait(10)
     ticker.stop()
     assert len(ticks) == 1
+
+
+def test_a_ticker_that_was_never_started_stops_all_the_same() -> None:
+    Ticker(lambda _: None, lambda _: None, 1.0).stop()
