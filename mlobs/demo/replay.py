@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, RemoteDisconnected
 from typing import Any
 
 import mlobs
@@ -132,7 +132,14 @@ class Connections:
             connection.close()
 
     def post(self, server: str, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
-        """Status and decoded JSON of a POST."""
+        """Status and decoded JSON of a POST; asked again where the server had let an idle connection go."""
+        try:
+            return self._ask(server, path, body)
+        except (ConnectionError, RemoteDisconnected):
+            self._local.by_server.pop(server).close()
+            return self._ask(server, path, body)
+
+    def _ask(self, server: str, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
         if not hasattr(self._local, "by_server"):
             self._local.by_server = {}
         connection: HTTPConnection | None = self._local.by_server.get(server)

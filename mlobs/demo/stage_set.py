@@ -66,7 +66,8 @@ def lay_out(
 
 def listening_socket() -> socket.socket:
     """A loopback socket on a port that the kernel chose, to be handed to a child."""
-    handle = socket.socket()
+    # asyncio switches Nagle off where it knows that the protocol is TCP; else answers may wait 40 ms
+    handle = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     handle.bind(("127.0.0.1", 0))
     handle.listen(128)
     return handle

@@ -52,8 +52,8 @@ class Runtime:
         settings: Settings,
         *,
         clock: Callable[[], float] = time.time,
-        draw: Callable[[], float] = random.random,
-        bits: Callable[[int], int] = random.getrandbits,
+        draw: Callable[[], float] | None = None,
+        bits: Callable[[int], int] | None = None,
         log: Log | None = None,
         spans: SpanPipeline | None = None,
         meter: Meter | None = None,
@@ -62,8 +62,10 @@ class Runtime:
     ) -> None:
         self.settings = settings
         self.clock = clock
-        self.random = draw
-        self.bits = bits
+        # Our own numbers: drawing from the module would change the sequence of a host that seeded it.
+        self._numbers = random.Random()
+        self.random = self._numbers.random if draw is None else draw
+        self.bits = self._numbers.getrandbits if bits is None else bits
         self.log = log
         self.spans = spans
         self.guard = Guard(strict=strict)
@@ -166,6 +168,7 @@ class Runtime:
     def after_fork(self) -> None:
         """In a forked child: counts from zero, own locks and queues. The feature log sees to itself."""
         self.meter = Meter(sharded=self.meter.sharded)
+        self._numbers.seed()  # or all children would give out the same trace ids
         self.guard.counts.clear()
         if self.crew is not None:
             self.crew = self.crew.forked()

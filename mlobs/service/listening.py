@@ -34,7 +34,7 @@ def bind(settings: Settings) -> socket.socket:
     host, _, port = settings.listen.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    handle = socket.socket(family)
+    handle = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         handle.bind((host, int(port)))

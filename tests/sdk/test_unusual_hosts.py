@@ -70,3 +70,37 @@ def test_a_generator_may_answer_a_thrown_exit(make) -> None:
     assert generator.throw(GeneratorExit) == 2
     with pytest.raises(StopIteration):
         next(generator)
+
+
+def test_a_host_that_seeded_its_random_numbers_gets_the_same_ones_with_us() -> None:
+    script = """
+import random, mlobs
+mlobs.init(service="s", sample=0.3)
+@mlobs.observe(model="m")
+def score(request: dict) -> float:
+    return random.random()
+random.seed(7)
+plain = [random.random() for _ in range(500)]
+random.seed(7)
+assert [score({}) for _ in range(500)] == plain
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_forked_children_give_out_ids_of_their_own() -> None:
+    script = """
+import os, mlobs
+from mlobs.sdk.api import default_runtime
+mlobs.init(service="s", sample=1.0)
+def child():
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.write(write, str(default_runtime().bits(128)).encode())
+        os._exit(0)
+    os.wait()
+    return os.read(read, 100)
+assert child() != child()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -62,7 +62,12 @@ class Bench:
         self.slo = SloEngine(self.settings, self.store, self.registry, lambda url: self.service.text())
         told = {"oncall": Told()}
         self.desk = Desk(
-            self.settings, self.store, told, [features(self.store)], rng=random.Random(7), inline=True
+            self.settings,
+            self.store,
+            told,
+            [features(self.settings, self.store)],
+            rng=random.Random(7),
+            inline=True,
         )
 
     def tick(self, now: float) -> dict[str, Any]:
