@@ -6,7 +6,7 @@ https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -151,14 +151,24 @@ class Reconciled:
     """False when too little was heard to call anything healed."""
     lost: tuple[str, ...]
     """One sentence for each alert that never reached us."""
+    quiet: frozenset[Identity] = frozenset()
+    """What Alertmanager holds as silenced or inhibited."""
 
 
-def reconcile(upstream: Upstream, known: Iterable[Identity], settings: Settings, now: float) -> Reconciled:
+def reconcile(
+    upstream: Upstream,
+    known: Iterable[Identity],
+    settings: Settings,
+    now: float,
+    quiet: Collection[Identity] | None = (),
+) -> Reconciled:
     """Compare upstream with the identities of the alerts that we hold as firing.
 
     Taken up: firing in Prometheus for longer than the wait and absent from Alertmanager; active in
     Alertmanager, routed to us, older than group wait and interval, and unknown here. What is silenced or
-    inhibited there never pages; if it is known here already, it stays.
+    inhibited there never pages; if it is known here already, it stays. While Alertmanager does not answer,
+    `quiet` tells what it held as silenced or inhibited when it last did; None: it never answered, so nothing
+    new is taken up on the word of Prometheus alone.
     """
     held = set(known)
     options = settings.notify.alertmanager
@@ -168,12 +178,16 @@ def reconcile(upstream: Upstream, known: Iterable[Identity], settings: Settings,
     found: dict[Identity, Alert] = {}
     lost: list[str] = []
     listed: set[Identity] = set()
+    hushed: set[Identity] = set()
+    deaf = upstream.alertmanager is None
     for one in upstream.alertmanager or ():
         alert = _upstream_alert(one, "startsAt", settings, now)
         key = identity(alert)
         listed.add(key)
         receivers = {str(each.get("name")) for each in one.get("receivers", ())}
         active = one.get("status", {}).get("state") == "active"
+        if not active:
+            hushed.add(key)
         if alert.name == WATCHDOG or options.receiver not in receivers or not (active or key in held):
             continue
         if key not in held:
@@ -188,12 +202,12 @@ def reconcile(upstream: Upstream, known: Iterable[Identity], settings: Settings,
         if not ours or key in listed or key in found:
             continue
         if key not in held:
-            if _younger(one, "activeAt", wait, now):
+            if _younger(one, "activeAt", wait, now) or (deaf and (quiet is None or key in quiet)):
                 continue
             lost.append(f"{alert.name} fires in Prometheus and Alertmanager does not know it")
         found[key] = alert
     heard = upstream.prometheus is not None and upstream.alertmanager is not None
-    return Reconciled(tuple(found.values()), heard, tuple(lost))
+    return Reconciled(tuple(found.values()), heard, tuple(lost), frozenset(hushed))
 
 
 def _upstream_alert(one: Mapping[str, Any], since: str, settings: Settings, now: float) -> Alert:

@@ -247,7 +247,9 @@ def _title(
     what = incident.model or incident.service
     lead = _lead(incident, tracked)
     cause = lead.cause.replace("_", " ")
-    if incident.state == RESOLVED:
+    if incident.state == RESOLVED and incident.closed_by:
+        title = f"{what}: {cause} was resolved by {incident.closed_by}"  # it may well fire on
+    elif incident.state == RESOLVED:
         title = f"{what}: {cause} has healed"
     elif lead.burn_rate is not None:
         title = f"{what}: {cause} burns its budget {lead.burn_rate:.3g} times too fast"

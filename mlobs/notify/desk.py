@@ -45,6 +45,10 @@ from mlobs.store import Store
 _log = logging.getLogger("mlobs.notify")
 
 
+WATCHING_OURSELVES = ("self", "upstream")
+"""Sources of alerts about mlobs itself: that they are written says nothing of the evaluation."""
+
+
 class Desk:
     """The on-call desk of one environment.
 
@@ -104,8 +108,8 @@ class Desk:
             self._emergency.tell(heard, now, type(inner).__name__)
             raise
         self._emergency.over()
-        if self._heartbeat is not None:
-            self._heartbeat.beat(now)  # only here: what evaluates and can write is alive
+        if self._heartbeat is not None and complete and source not in WATCHING_OURSELVES:
+            self._heartbeat.beat(now)  # only for a whole evaluation that was written: that alone is alive
         return changed
 
     def pump(self, now: float) -> tuple[Sent, ...]:

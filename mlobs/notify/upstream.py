@@ -11,7 +11,7 @@ import msgspec
 from mlobs.names import PAGE
 from mlobs.notify.alertmanager import Upstream, reconcile
 from mlobs.notify.desk import Desk
-from mlobs.notify.incident import identity
+from mlobs.notify.incident import Identity, identity
 from mlobs.notify.receiver import SOURCE
 from mlobs.records import Alert
 from mlobs.settings import Settings
@@ -37,6 +37,8 @@ class Reconciler:
         self._fetch = fetch
         self._next = 0.0
         self._failed = {"prometheus": 0, "alertmanager": 0}
+        self._quiet: frozenset[Identity] | None = None
+        """What Alertmanager held as silenced or inhibited when it last answered."""
 
     def tick(self, now: float) -> tuple[str, ...]:
         """A round if one is due; one sentence for each alert that had been lost on its way to us."""
@@ -52,7 +54,12 @@ class Reconciler:
             tuple(alertmanager) if isinstance(alertmanager, list) else None,
         )
         known = [identity(alert) for alert in self._desk.firing(SOURCE)]
-        found = reconcile(upstream, known, self._settings, now)
+        quiet = self._quiet
+        if quiet is None and self._failed["alertmanager"] >= FAILS:
+            quiet = frozenset()  # it is down and we never heard it: rather a page too many
+        found = reconcile(upstream, known, self._settings, now, quiet)
+        if upstream.alertmanager is not None:
+            self._quiet = found.quiet
         for line in found.lost:
             _log.warning("%s: taken up", line)
         self._desk.receive(found.alerts, now, source=SOURCE, complete=found.complete)

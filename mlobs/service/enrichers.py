@@ -13,6 +13,7 @@ from mlobs.featurelog.reader import LogReader, reader_of
 from mlobs.notify.enrich import Enricher
 from mlobs.notify.incident import Incident
 from mlobs.notify.page import FeatureFinding, PageParts
+from mlobs.records import Alert
 from mlobs.service.evidence import calls_of, serving_parts
 from mlobs.settings import Settings
 from mlobs.store import Store
@@ -91,9 +92,14 @@ def burning_since(incident: Incident) -> float:
     """The onset, where it lies a short window back or more. Else the alert is as young as its page: a burn
     fires when its windows have filled, by calls of up to a long window before."""
     short = max((one.alert.short_window_s or 0.0 for one in incident.alerts), default=0.0)
-    long = max((one.alert.long_window_s or 0.0 for one in incident.alerts), default=0.0)
+    long = max((one.alert.long_window_s or _unsaid(one.alert) for one in incident.alerts), default=0.0)
     known = incident.changed_at - incident.since >= short > 0
     return incident.since if known else min(incident.since, incident.changed_at - long)
+
+
+def _unsaid(alert: Alert) -> float:
+    """Alertmanager's burns do not say over which window they burn: an hour is the shortest long one."""
+    return 3600.0 if alert.kind == "burn" else 0.0
 
 
 def _onset(settings: Settings, incident: Incident) -> float:

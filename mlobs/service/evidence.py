@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from mlobs.notify.page import PageParts, SegmentHit, StageFinding, TraceFinding
 
 TRACES = 5
 SEGMENTS = 3
+VERSIONS = 3
 STANDS_OUT = 2.0
 """A stage is named when its p99 grew by this factor or more."""
 
@@ -31,6 +33,7 @@ class Calls:
     stages: dict[str, Floats]
     """Seconds by stage; NaN where a call has no such stage."""
     segment: list[str | None]
+    version: list[str | None]
     trace_id: list[str | None]
     prediction_id: list[str]
 
@@ -51,6 +54,7 @@ def calls_of(table: pa.Table, threshold: float | None) -> Calls:
         _floats(table["weight"]),
         {name: _floats(pc.struct_field(struct, name)) for name in names},
         table["segment"].to_pylist(),
+        table["model_version"].to_pylist(),
         table["trace_id"].to_pylist(),
         table["prediction_id"].to_pylist(),
     )
@@ -60,6 +64,7 @@ def serving_parts(now: Calls, before: Calls, link: str) -> PageParts:
     """What the calls since the trouble began show, beside those before; `link`: the web page, or empty."""
     return PageParts(
         segments=_segments(now),
+        versions=_versions(now),
         stage=slowest_stage(now, before),
         traces=_traces(now, link),
     )
@@ -105,6 +110,14 @@ def _segments(calls: Calls) -> tuple[SegmentHit, ...]:
             entry[1] += weight
     hit = [SegmentHit(name, bad, total) for name, (bad, total) in sums.items() if bad]
     return tuple(sorted(hit, key=lambda one: -(one.bad or 0) / (one.total or 1))[:SEGMENTS])
+
+
+def _versions(calls: Calls) -> tuple[str, ...]:
+    """The versions of the bad calls, the worst first."""
+    hit = Counter(
+        version for version, bad in zip(calls.version, calls.bad.tolist(), strict=True) if bad and version
+    )
+    return tuple(version for version, _ in hit.most_common(VERSIONS))
 
 
 def _traces(calls: Calls, link: str) -> tuple[TraceFinding, ...]:

@@ -202,6 +202,29 @@ def test_what_was_lost_upstream_is_found_and_what_is_silenced_never_pages(
     assert found.complete == (alertmanager is not None)
 
 
+def test_a_silenced_alert_does_not_page_when_alertmanager_fails_to_answer(token: Secret):
+    channel = Told()
+    settings = settings_of(token, "http://am")
+    settings = replace(settings, slo=replace(settings.slo, prometheus="http://prometheus"))
+    desk = make_desk(channel)
+    answers = {"alerts": [fired()], "held": [active("suppressed")]}
+
+    def fetch(url: str) -> bytes:
+        if "/api/v2/alerts" in url:
+            if answers["held"] is None:
+                raise OSError("refused")
+            return json.dumps(answers["held"]).encode()
+        return json.dumps({"data": {"alerts": answers["alerts"]}}).encode()
+
+    upstream = Reconciler(settings, desk, fetch)
+    upstream.tick(T0)
+    answers["held"] = None
+    for round_ in range(1, 5):
+        assert upstream.tick(T0 + 61 * round_) == ()
+    answers["alerts"] = [fired(), fired(slo="another")]  # news while Alertmanager is away is told
+    assert len(upstream.tick(T0 + 61 * 6)) == 1
+
+
 def test_an_upstream_that_does_not_answer_is_paged_and_heals_nothing(token: Secret):
     channel = Told()
     settings = settings_of(token, "http://am")

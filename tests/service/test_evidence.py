@@ -25,6 +25,7 @@ def calls(rows: int, slow_every: int | None, threshold: float | None = 0.5) -> C
             "outcome": ["ok"] * rows,
             "weight": [1.0 if one else 10.0 for one in slow],
             "segment": ["EWR" if one else "JFK" for one in slow],
+            "model_version": ["v2" if one else "v1" for one in slow],
             "trace_id": [f"t{row}" for row in range(rows)],
             "prediction_id": [f"p{row}" for row in range(rows)],
             "stage_durations_s": pa.array(
@@ -52,6 +53,7 @@ def test_parts_name_five_slowest_traces_and_the_worst_segment_and_are_plain_numb
     assert len(parts.traces) == 5
     assert parts.traces[0].url == "http://127.0.0.1:9464/calls/t0"
     assert [segment.segment for segment in parts.segments] == ["EWR"]
+    assert parts.versions == ("v2",)
     json.dumps(asdict(parts))  # no numpy scalar
 
 
@@ -93,5 +95,5 @@ def test_an_onset_that_is_known_is_where_the_evidence_begins() -> None:
     assert burning_since(incident(1000.0, 5000.0, 86400.0, 300.0)) == 1000.0
 
 
-def test_an_alert_without_windows_has_only_its_onset() -> None:
-    assert burning_since(incident(1000.0, 1000.0, None, None)) == 1000.0
+def test_a_burn_that_does_not_say_its_window_is_looked_back_an_hour() -> None:
+    assert burning_since(incident(1000.0, 1012.0, None, None)) == 1012.0 - 3600.0
