@@ -45,6 +45,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"known names: {', '.join(names)}" if names else "no names are known here"
 
 
+def install_line(extra: str) -> str:
+    """How to add an extra: from the checkout, as the public index has another package of this name."""
+    return f"from the checkout: pip install '.[{extra}]'"
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong, in the four parts that a reader needs to mend it."""
@@ -108,4 +113,4 @@ class MissingExtraError(UnavailableError):
 
     @classmethod
     def for_extra(cls, what: str, extra: str) -> MissingExtraError:
-        return cls(Problem(what, f"the extra [{extra}]", "not installed", f"pip install 'mlobs[{extra}]'"))
+        return cls(Problem(what, f"the extra [{extra}]", "not installed", install_line(extra)))

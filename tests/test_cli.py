@@ -70,7 +70,7 @@ def test_a_missing_extra_is_named_with_its_pip_line(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 3, done.stderr
-    assert "pip install 'mlobs[drift]'" in done.stderr
+    assert "pip install '.[drift]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -75,6 +75,7 @@ EDGES: dict[str, str] = {
     "drift.readers": "disk: opens Parquet, Arrow and CSV files, and objects of a store",
     "featurelog.keys": "randomness environment disk: makes the missing key, keeps it beside the log",
     "integrations.passage": "clock: how long a request took",
+    "notify.desk": "randomness: the jitter of retries, where no generator is handed in",
     "notify.channels.mail": "network: speaks SMTP",
     "notify.channels.slack": "network: speaks to Slack through slack-sdk",
     "notify.channels.slack_http": "network clock threads: ends slack-sdk's requests in time",
@@ -251,7 +252,7 @@ def touched(path: Path) -> dict[str, int]:
                     add(kind, node.lineno)
             if isinstance(node.func, ast.Name) and name == "open":
                 add("disk", node.lineno)
-            if name == "default_rng" and not node.args:
+            if name in ("default_rng", "Random") and not node.args:  # without a seed
                 add("randomness", node.lineno)
     return found
 
@@ -446,3 +447,8 @@ def test_no_file_names_a_registry_or_a_place_on_a_build_machine() -> None:
             if name not in exempt and (match := re.search(pattern, text)):
                 found.append(f"{name}:{text.count(chr(10), 0, match.start()) + 1} holds {match[0]}")
     assert found == [], "\n".join(found)
+
+
+def test_the_demo_needs_no_spark_and_no_evidently() -> None:
+    locked = (ROOT / "requirements" / "demo.txt").read_text().lower()
+    assert not [name for name in ("pyspark", "evidently") if f"\n{name}==" in locked]

@@ -28,6 +28,7 @@ from mlobs.config.values import (
     Zone,
     duration,
     k_of_n,
+    listen_address,
     objective_ratio,
     refuse,
     share,
@@ -211,7 +212,7 @@ class File(Part):
     mask: Mask = Mask()
     targets: tuple[str, ...] = ()
     store: str = "sqlite:///mlobs.db"
-    listen: Annotated[str, Field(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:9464"
+    listen: Annotated[str, AfterValidator(listen_address)] = "127.0.0.1:9464"
     public_url: str | None = None
     models: tuple[Model, ...] = ()
     drift: Drift = Drift()

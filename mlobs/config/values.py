@@ -90,6 +90,13 @@ def period(text: str) -> tuple[float, str | None]:
     return seconds, None
 
 
+def listen_address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise refuse("an address and a port up to 65535", "write for example 127.0.0.1:9464")
+    return text
+
+
 def _period_text(text: str) -> str:
     try:
         period(text)

@@ -104,7 +104,11 @@ def _exit_code(judgement: Judgement, options: Options) -> int:
 
 def _folder(options: Options, stack: ExitStack) -> Path:
     if options.folder is not None:
-        options.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            options.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            why = problem.strerror or type(problem).__name__
+            raise UsageError.of("--dir", "a folder", f"{options.folder}: {why}", "name another") from None
         if any(options.folder.iterdir()):  # pages of an earlier run would be judged as those of this one
             raise UsageError.of("--dir", "an empty folder", str(options.folder), "name another, or empty it")
         return options.folder.absolute()

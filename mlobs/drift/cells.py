@@ -72,11 +72,6 @@ def yardstick(reference: State, spec: Spec) -> Yardstick:
     names = tuple(column.name for column in chosen)
     width = max((column.cells for column in chosen), default=1)
     counted = counted_state(reference, spec, names, width)
-    for row, column in enumerate(chosen):
-        if column.kind == CATEGORY and column.novel:  # what a second sample of the same law would not know
-            total = counted.cells[row].sum()
-            counted.cells[row] *= 1 - column.novel
-            counted.cells[row, column.cells - 1] += column.novel * total
     groups = np.zeros((len(names), width), dtype=np.intp)
     edges = np.zeros((len(names), width))
     atoms = np.zeros((len(names), width), dtype=bool)
@@ -131,16 +126,19 @@ def _category_groups(column: ColumnSpec, reference: Floats) -> npt.NDArray[np.in
     """A category of some share keeps a cell; the others are joined in the order of their hashes.
 
     Joined by frequency, cells of a short reference would hold the categories that chance made frequent in
-    it, and every other sample would differ from it.
+    it, and every other sample would differ from it. Unseen categories join the rare ones of their hash where
+    the reference had categories once; else they have a cell of their own.
     """
     total = max(float(reference.sum()), 1.0)
-    known = len(column.categories)
+    known, unseen = len(column.categories), column.first_unseen
     own = [place for place in range(known) if reference[place] >= total * CATEGORY_CELL]
     rest = [place for place in range(known) if reference[place] < total * CATEGORY_CELL]
     rest.sort(key=lambda place: word_hash(column.categories[place]))
-    order = np.array([*own, *rest, *range(known, len(reference))], dtype=np.intp)
+    ends = unseen if column.novel else len(reference)
+    order = np.array([*own, *rest, *range(known, ends)], dtype=np.intp)
     groups = np.empty(len(reference), dtype=np.intp)
-    groups[order] = coarse_groups(reference[order], np.ones(len(reference), dtype=bool), CATEGORY_CELL)
+    groups[order] = coarse_groups(reference[order], np.ones(len(order), dtype=bool), CATEGORY_CELL)
+    groups[ends:] = groups[known : known + len(reference) - ends]
     return groups
 
 

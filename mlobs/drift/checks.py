@@ -67,7 +67,7 @@ def check_shares(state: State, column: ColumnSpec) -> dict[str, float]:
         missing += weight * counts.missing
         low, high, values = min(low, counts.low), max(high, counts.high), values + counts.values
         if column.kind == CATEGORY and len(counts.cells):
-            unseen += weight * float(counts.cells[-1])
+            unseen += weight * float(counts.cells[column.first_unseen :].sum())
             used.update(np.flatnonzero(counts.cells).tolist())
             used.update(-1 - place for place in range(max(len(counts.unseen) - 1, 0)))
     if not rows:
@@ -78,7 +78,7 @@ def check_shares(state: State, column: ColumnSpec) -> dict[str, float]:
         zero, negative = signs(state, column)
         shares |= {ZERO: zero / rows, NEGATIVE: negative / rows}
     elif column.kind == CATEGORY:
-        rare = range(len(column.categories), column.cells - 1)
+        rare = range(len(column.categories), column.cells)
         one = len(used) == 1 and not used & set(rare)
         shares |= {
             CARDINALITY: _share_of_new(state, column),

@@ -185,8 +185,8 @@ def _profile_categories(
     if valid is not None:
         failing[NULL] = ~valid
     unseen: dict[str, int] = {}
-    if cells[-1]:
-        strange = cell_of == column.cells - 1
+    if cells[column.first_unseen :].any():
+        strange = cell_of >= column.first_unseen
         found = {words[code]: int(per_word[code]) for code in np.flatnonzero(strange) if per_word[code]}
         unseen = keep_smallest(found, EXAMPLES)
         if not column.meets_masked(found):

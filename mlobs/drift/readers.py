@@ -174,6 +174,10 @@ def _arrow(where: str) -> Source:
 
 
 def _csv(where: str, head: bytes) -> Source:
+    if head.startswith(b"MLREF") or where.endswith(".mlref"):
+        raise _unreadable(
+            where, "a table", "an mlobs reference or a file named so", "name it with --reference"
+        )
     if b"\0" in head and not where.endswith((".gz", ".bz2", ".zst")):
         raise _unreadable(
             where, "Parquet, Arrow or CSV", "a binary file of another kind", "convert it to Parquet"

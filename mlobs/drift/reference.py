@@ -21,6 +21,7 @@ from mlobs.drift.score import CONSTANT_TOLERANCE
 from mlobs.drift.spec import (
     CATEGORY,
     HEAVY,
+    HEAVY_ROWS,
     KNOWN_CAP,
     NULL,
     NUMBER,
@@ -345,8 +346,10 @@ def _column(name: str, arrow: str, sample: _Sample | None, words: Mapping[str, i
 
 def _category(name: str, arrow: str, words: Mapping[str, int]) -> ColumnSpec:
     total = sum(words.values())
+    # Few categories are not chosen among many by chance: each may have its cell from few rows on.
+    least = total * HEAVY if len(words) <= RARE_CELLS else max(total * HEAVY, HEAVY_ROWS)
     heavy = sorted(
-        (word for word, count in words.items() if count >= total * HEAVY),
+        (word for word, count in words.items() if count >= least),
         key=lambda word: (-words[word], word),
     )
     rare = frozenset(words) - set(heavy)

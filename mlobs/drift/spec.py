@@ -45,6 +45,9 @@ HEAVY: Final = 1 / 1000
 """Categories from this share of the reference on have a cell of their own; the rarer ones share hashed
 cells. To give the most frequent of the rare ones cells would be to choose by chance, and look like drift
 ever after."""
+HEAVY_ROWS: Final = 30
+"""... and from so many rows on, where there are many: what chance made frequent in a short reference is as
+rare as the others in the next sample."""
 RARE_CELLS: Final = 64
 KNOWN_CAP: Final = 65_536
 """With more different categories in the reference a new one is no news: `unseen` is off."""
@@ -81,13 +84,26 @@ class ColumnSpec:
     """Checks whose failure makes a row bad. Leaves out what reference days do as a habit."""
 
     def cells_of(self, words: Sequence[str]) -> npt.NDArray[np.intp]:
-        """The cell of each category; the last one for those that the reference does not know."""
-        place, unseen = self.places, len(self.categories) + self.rare
+        """The cell of each category; from `first_unseen` on for those that the reference does not know."""
+        place, rare, unseen = self.places, len(self.categories), self.first_unseen
         cells = [place.get(word, unseen) for word in words]
         for at, cell in enumerate(cells):
-            if cell == unseen and (self.open_ended or words[at] in self.known):
-                cells[at] = len(self.categories) + word_hash(words[at]) % self.rare
+            if cell == unseen:
+                known = self.open_ended or words[at] in self.known
+                size, first = (self.rare, rare) if known else (self.unseen_cells, unseen)
+                cells[at] = first + word_hash(words[at]) % size
         return np.array(cells, dtype=np.intp)
+
+    @property
+    def first_unseen(self) -> int:
+        """The first of the cells of categories that the reference does not know."""
+        return len(self.categories) + self.rare
+
+    @property
+    def unseen_cells(self) -> int:
+        """As many as rare ones where the reference had categories once: another sample of the same law has
+        others in their place (Good 1953), by hash as many in each cell. Else one: what is new is news."""
+        return self.rare if self.novel else 1
 
     def meets_masked(self, words: Collection[str]) -> bool:
         """The words are keyed hashes of the feature log, and the reference was built of raw text."""
@@ -101,10 +117,10 @@ class ColumnSpec:
 
     @property
     def cells(self) -> int:
-        """Cells of the counts: bins; or categories, then those of the rare ones and one for unseen ones."""
+        """Cells of the counts: bins; or categories, then those of the rare ones and those of unseen ones."""
         if self.kind == NUMBER:
             return self.grid.bins if self.grid is not None else 0
-        return len(self.categories) + self.rare + 1 if self.kind == CATEGORY else 0
+        return self.first_unseen + self.unseen_cells if self.kind == CATEGORY else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,12 +13,13 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mlobs import names
 from mlobs.config import load_settings
 from mlobs.drift.mlref import load_reference
-from mlobs.errors import EXIT_FINDING, EXIT_FINE, MlobsError
+from mlobs.errors import EXIT_FINDING, EXIT_FINE, MlobsError, install_line
 from mlobs.service.listening import Fetcher
 from mlobs.service.serve import SCHEMAS
 from mlobs.settings import Settings
@@ -171,7 +172,7 @@ def _channels(settings: Settings) -> Iterator[Finding]:
         check = f"channel {name}"
         module, extra = needs.get(channel.kind, ("", ""))
         if module and importlib.util.find_spec(module) is None:
-            yield Finding(check, BROKEN, f"pip install 'mlobs[{extra}]'")
+            yield Finding(check, BROKEN, install_line(extra))
             continue
         try:
             for secret in channel.secrets.values():
@@ -188,5 +189,7 @@ def _draw(findings: list[Finding]) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     styles = {FINE: "green", WARNING: "yellow", BROKEN: "bold red"}
     for finding in findings:
-        table.add_row(f"[{styles[finding.state]}]{finding.state}[/]", finding.check, finding.text)
+        table.add_row(
+            f"[{styles[finding.state]}]{finding.state}[/]", escape(finding.check), escape(finding.text)
+        )
     Console(soft_wrap=True, width=None if sys.stdout.isatty() else 240).print(table)

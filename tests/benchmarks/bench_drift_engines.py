@@ -84,7 +84,7 @@ def main() -> int:
         timed("local", engine, slices, job)
         engine.close()
         if importlib.util.find_spec("pyspark") is None:
-            print("spark    not installed: pip install 'mlobs[spark]'")
+            print("spark    not installed: pip install '.[spark]'")
             return 0
         wall, cpu = time.perf_counter(), tree_cpu()
         engine = SparkEngine("local[2,4]")

@@ -17,7 +17,7 @@ from mlobs.store import Store, open_store
 from tests.drift import test_engines as local
 from tests.drift.test_engines import Trap, contents, needs_proc, run, write_days
 
-pytest.importorskip("pyspark", reason="pip install 'mlobs[spark]', or nox -s spark")
+pytest.importorskip("pyspark", reason="pip install '.[spark]', or nox -s spark")
 if shutil.which("java") is None:
     pytest.skip("Spark needs Java 17: apt install openjdk-17-jre-headless", allow_module_level=True)
 pytestmark = pytest.mark.filterwarnings("default")  # py4j leaves sockets to the garbage collector

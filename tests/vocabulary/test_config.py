@@ -49,6 +49,7 @@ slo:
 notify:
   channels: {oncall: {slack: {channel: "#oncall", token: xoxb-1234567890}}, pager: {pagerduti: {}}}
   routes: [{match: {severty: page}, to: [oncal]}]
+listen: 127.0.0.1:80800
 """
 
 
@@ -98,6 +99,7 @@ def test_every_problem_of_a_file_is_reported_at_once_with_line_and_remedy() -> N
         "mlobs.yaml:15: notify.channels.oncall.slack.token: expected a secret by its source, got <hidden>",
         "mlobs.yaml:15: notify.channels.pager.pagerduti: expected a kind of channel, got 'pagerduti'",
         "mlobs.yaml:16: notify.routes[0].match.severty",
+        "mlobs.yaml:17: listen: expected an address and a port up to 65535",
         "mlobs.yaml:16: notify.routes[0].to[0]: expected a channel of `notify.channels`, got 'oncal'",
     ):
         assert any(line.startswith(expected) for line in found), (expected, found)

@@ -1,7 +1,7 @@
 """Spark as engine: the same kernel in `mapInArrow` over a DataFrame of file paths.
 
 Paths travel, rows do not: rows handed through Spark cost twice the CPU. The executors open the files
-themselves, so that object storage needs no jar, only rights and `pip install 'mlobs[drift]'` over there.
+themselves, so that object storage needs no jar, only rights and `pip install '.[drift]'` over there.
 An edge: it talks to a cluster.
 """
 
