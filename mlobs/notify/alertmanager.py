@@ -88,6 +88,7 @@ def to_alert(
     pages.
     """
     name = labels.get("alertname", "")
+    burn, left = _number(annotations.get("burn_rate")), _number(annotations.get("budget_remaining"))
     since = _onset(moment_of(starts), annotations) if firing else moment_of(ends)
     return Alert(
         name=name,
@@ -104,11 +105,22 @@ def to_alert(
         model_version=labels.get("model_version", ""),
         feature=labels.get("feature", ""),
         segment=labels.get("segment", ""),
-        burn_rate=_number(annotations.get("burn_rate")),
-        budget_remaining=_number(annotations.get("budget_remaining")),
+        burn_rate=burn,
+        budget_remaining=left,
+        exhausted_at=_exhausted_at(labels.get("slo", ""), burn, left, settings, now) if firing else None,
         summary=annotations.get("summary") or annotations.get("description") or "",
         labels={key: value for key, value in labels.items() if key not in _OWN},
     )
+
+
+def _exhausted_at(
+    slo: str, burn: float | None, left: float | None, settings: Settings, now: float
+) -> float | None:
+    """When what is left of the period's budget is gone at this pace: a burn rate of 1 spends it in a period."""
+    period = next((one.period for one in settings.slo.objectives if one.name == slo), None)
+    if period is None or left is None or burn is None or burn <= 0:
+        return None
+    return now + max(left, 0.0) * period / burn
 
 
 def severity_of(word: str) -> str:

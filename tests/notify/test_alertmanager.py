@@ -27,7 +27,15 @@ from mlobs.notify.receiver import receive
 from mlobs.notify.upstream import Reconciler
 from mlobs.secret import Secret
 from mlobs.settings import AlertmanagerSettings, ChannelSettings, Settings
-from tests.notify.desks import T0, Told, an_alert, make_desk, make_settings, make_store
+from tests.notify.desks import (
+    T0,
+    Told,
+    an_alert,
+    make_desk,
+    make_settings,
+    make_store,
+    with_objective,
+)
 from tests.notify.stubs import Stub, serving
 from tests.servers import eventually, http
 
@@ -148,6 +156,16 @@ def test_words_and_times_of_others_are_understood():
     assert moment_of("2013-03-20T06:00:00.5+01:00") == T0 + 0.5
     (bare,) = parse_webhook(posted({"labels": {"alertname": "X"}}), make_settings(), T0).alerts
     assert (bare.cause, bare.service, bare.environment, bare.severity) == ("x", "fraud-api", "prod", "page")
+
+
+def test_a_burn_of_alertmanager_says_when_the_budget_runs_out():
+    settings = with_objective(make_settings(), "fraud-p99", "")
+    labels = LABELS | {"slo": "fraud-p99"}
+    told = {"burn_rate": "14.4", "budget_remaining": "0.5"}
+    found = to_alert(labels, told, True, "", "", settings, T0)
+    assert found.exhausted_at == pytest.approx(T0 + 0.5 * 30 * 86400 / 14.4)
+    unknown = to_alert(LABELS, {"burn_rate": "14.4"}, True, "", "", settings, T0)
+    assert unknown.exhausted_at is None
 
 
 def test_the_watchdog_is_heard_and_pages_nobody(token: Secret):
