@@ -116,7 +116,7 @@ def to_alert(
 def _exhausted_at(
     slo: str, burn: float | None, left: float | None, settings: Settings, now: float
 ) -> float | None:
-    """When what is left of the period's budget is gone at this pace: a burn rate of 1 spends it in a period."""
+    """When the budget left is gone at this pace: a burn rate of 1 spends it in one period."""
     period = next((one.period for one in settings.slo.objectives if one.name == slo), None)
     if period is None or left is None or burn is None or burn <= 0:
         return None
