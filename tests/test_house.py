@@ -12,10 +12,12 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mlobs"
@@ -386,8 +388,14 @@ def test_the_public_surface_is_the_one_we_mean(golden: Callable[[str, str], None
     golden("public_surface.txt", "".join(f"{line}\n" for line in lines))
 
 
-def test_the_types_are_shipped() -> None:
-    assert (PACKAGE / "py.typed").exists()
+def test_the_wheel_holds_the_package_whole_and_nothing_else(tmp_path: Path) -> None:
+    """A missing template or py.typed shows only where mlobs is not run from its tree."""
+    (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(built) as wheel:
+        held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    files = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert held == {path.relative_to(ROOT).as_posix() for path in files}
+    assert {"mlobs/py.typed", "mlobs/web/templates/base.html", "mlobs/demo/mlobs.yaml"} <= held
 
 
 # --- what is checked in -------------------------------------------------------------------------------------
