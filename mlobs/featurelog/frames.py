@@ -37,7 +37,8 @@ END: Final = 3
 class Frame(NamedTuple):
     kind: int
     rows: int
-    payload: bytes
+    payload: memoryview
+    """Of the bytes that were read: no copy."""
     end: int
     """Offset just behind the frame."""
 
@@ -63,9 +64,9 @@ def unpack(data: bytes, start: int = 0) -> Iterator[Frame | Damage]:
 
     The last item is a torn Damage where the data ends inside a frame: on a file that still grows, wait there.
     """
-    at, size = start, len(data)
+    at, size, view = start, len(data), memoryview(data)
     while at < size:
-        frame = _frame_at(data, at)
+        frame = _frame_at(data, view, at)
         if frame is not None:
             yield frame
             at = frame.end
@@ -90,13 +91,13 @@ def _header_at(data: bytes, at: int) -> tuple[int, int, int, int] | None:
     return kind, count, length, payload_check
 
 
-def _frame_at(data: bytes, at: int) -> Frame | None:
+def _frame_at(data: bytes, view: memoryview, at: int) -> Frame | None:
     header = _header_at(data, at)
     if header is None:
         return None
     kind, count, length, check = header
     begin = at + HEADER_SIZE
-    payload = data[begin : begin + length]
+    payload = view[begin : begin + length]
     if len(payload) < length or crc32(payload) != check:
         return None
     return Frame(kind, count, payload, begin + length)
