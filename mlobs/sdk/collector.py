@@ -19,7 +19,7 @@ from mlobs import names
 from mlobs.records import Ledger
 from mlobs.sdk import good, meter
 from mlobs.sdk.buckets import Bounds
-from mlobs.sdk.exemplars import Noted
+from mlobs.sdk.exemplars import Noted, by_bucket
 from mlobs.sdk.native import make_native
 from mlobs.sdk.protobuf import NativeFamily
 from mlobs.sdk.runtime import Runtime
@@ -42,11 +42,15 @@ class CellCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         runtime = self._runtime()
-        view = view_of(runtime)
-        yield from _requests(runtime, view)
-        yield from _plain(view)
-        yield from _process(view)
-        yield from _ledgers(view)
+        yield from families(runtime, view_of(runtime))
+
+
+def families(runtime: Runtime, view: View) -> Iterator[Metric]:
+    """What `view` holds, in the forms that every format knows."""
+    yield from _requests(runtime, view)
+    yield from _plain(view)
+    yield from _process(view)
+    yield from _ledgers(view)
 
 
 def make_registry(runtime: Runtime) -> CollectorRegistry:
@@ -79,7 +83,7 @@ def _requests(runtime: Runtime, view: View) -> Iterator[Metric]:
             counts = block[at + 1 : at + 1 + bounds.size]
             finished += sum(counts)
             by_outcome[outcome] = counts
-            exemplars = runtime.exemplars.by_bucket((key.family.name, *key.values, outcome), bounds.classic)
+            exemplars = by_bucket(view.exemplars.get((*key.values, outcome), ()), bounds.classic)
             _add_histogram(durations, (service, *key.values, outcome), block[at], counts, bounds, exemplars)
         in_flight.add_metric((service, *key.values), max(0.0, block[0] - finished))
         if key in view.served:
@@ -108,14 +112,11 @@ def _add_histogram(
     family.add_metric(values, buckets=buckets, sum_value=total)
 
 
-def native_families(runtime: Runtime) -> Iterator[NativeFamily]:
-    """The durations once more as native histograms, where the settings ask for them.
+def native_families(view: View) -> Iterator[NativeFamily]:
+    """The durations once more as native histograms.
 
     A family of their own: Prometheus 2.42 drops the classic buckets of a family that has both forms.
     """
-    if not runtime.settings.native:
-        return
-    view = view_of(runtime)
     service, name = view.service, names.REQUEST_DURATION_NATIVE
     series = []
     for key, cells, bounds in view.blocks:
@@ -126,8 +127,8 @@ def native_families(runtime: Runtime) -> Iterator[NativeFamily]:
             at = 1 + place * (bounds.size + 1)
             values = (service, *key.values, outcome)
             labels = dict(zip((names.SERVICE, *meter.REQUEST.labels, names.OUTCOME), values, strict=True))
-            noted = runtime.exemplars.by_bucket((key.family.name, *key.values, outcome), bounds.classic)
-            exemplars = tuple(map(_exemplar, noted.values()))
+            noted = by_bucket(view.exemplars.get((*key.values, outcome), ()), bounds.classic).values()
+            exemplars = tuple(map(_exemplar, sorted(noted, key=lambda one: one.at)))
             counts = block[at + 1 : at + 1 + bounds.size]
             series.append((labels, make_native(counts, block[at], bounds), exemplars))
     yield NativeFamily(name, meter.REQUEST.help, tuple(series))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter, time_ns
 from types import ModuleType
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from mlobs import names
 from mlobs.sdk import rows
 from mlobs.sdk.call import Call, Lap, Marker
 from mlobs.sdk.guard import Guard
-from mlobs.sdk.meter import REQUEST, clean_label
+from mlobs.sdk.meter import clean_label
 from mlobs.sdk.record import make_record, stage_spans
 from mlobs.sdk.rows import Batch
 from mlobs.sdk.runtime import Runtime
@@ -116,10 +116,12 @@ def keep(
                 batch, call.chosen, record, result, args, kwargs or {}, rate, runtime.guard
             ):
                 runtime.log.offer(row)
-    sent = runtime.spans is None
-    if runtime.spans is not None and _traced(runtime, call, rate):
+    noted = (observed.model, observed.version, outcome), took, call.context, runtime.clock()
+    if runtime.spans is None:
+        runtime.exemplars.note(*noted)
+    elif _traced(runtime, call, rate):
         shift = time_ns() - int(perf_counter() * 1e9)
-        sent = runtime.spans.offer(
+        runtime.spans.offer(
             SpanJob(
                 observed.model,
                 call.context,
@@ -140,11 +142,8 @@ def keep(
                     (name, shift + int(began * 1e9), shift + int(ended * 1e9))
                     for name, began, ended in stage_spans(laps)
                 ],
+                partial(runtime.exemplars.note, *noted),
             )
-        )
-    if sent:
-        runtime.exemplars.note(
-            (REQUEST.name, observed.model, observed.version, outcome), took, call.context, runtime.clock()
         )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from mlobs import names
+from mlobs.sdk import exemplars
 from mlobs.sdk.buckets import Bounds, make_bounds, plain_bounds
 from mlobs.sdk.meter import COUNTER, HISTOGRAM, LEDGER, LEDGER_NOW, MOST_SETS, REQUESTS, Family, Key
 
@@ -112,6 +113,9 @@ def add(
         if cells[1] >= own[1]:
             own[:] = cells
         return
+    if family.over == "newest":
+        _add_exemplars(total, cells)
+        return
     if family.over in ("max", "living max", "min"):
         pick = min if family.over == "min" else max
         own[0] = cells[0] if known is None else pick(own[0], cells[0])
@@ -128,11 +132,24 @@ def by_edges(family: Family, total: Total, bounds: Bounds) -> Total:
     """The total counted by other edges."""
     if total.bounds is None or total.bounds == bounds:
         return total
+    if family.over == "newest":
+        found = Total(exemplars.SLOT * bounds.size, bounds)
+        _add_exemplars(found, total.cells)
+        return found
     found = Total(0, bounds)
     found.cells = moved(family, total.cells, total.bounds, bounds)
     places = zip(sum_places(family, total.bounds), sum_places(family, bounds), strict=True)
     found.exact = {place: total.exact[old] for old, place in places if old in total.exact}
     return found
+
+
+def _add_exemplars(total: Total, cells: Sequence[float]) -> None:
+    """Each into its bucket of the total, where an older one or none is."""
+    assert total.bounds is not None
+    edges = total.bounds.fine
+    both = [*exemplars.read(total.cells), *exemplars.read(cells)]
+    for place, noted in exemplars.by_bucket(both, edges).items():
+        exemplars.write(total.cells, place, noted)
 
 
 def _total(totals: Totals, key: Key, size: int, bounds: Bounds | None) -> Total:
@@ -150,7 +167,10 @@ def capped(totals: Totals, most: int = MOST_SETS) -> Totals:
     for key, total in totals.items():
         labels = key.values
         known[key.family.name] = known.get(key.family.name, 0) + 1
-        if known[key.family.name] <= most or not labels or labels[-1] == names.OTHER:
+        if key.family.over == "newest":  # three series to a set; those of sets beyond the cap are not shown
+            if known[key.family.name] <= len(names.OUTCOMES) * most:
+                found[key] = total
+        elif known[key.family.name] <= most or not labels or labels[-1] == names.OTHER:
             if key in found:
                 _join(found, key, total)
             else:

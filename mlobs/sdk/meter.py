@@ -8,6 +8,7 @@ Blocks by kind of family, by position:
     counter, gauge   [value]
     histogram        [sum, count of each fine bucket ..., count above the last bound]
     gauge, last      [value, when it was written]
+    newest           [a slot of `exemplars` for each bucket ..., one above the last bound]
     requests         [started, then a histogram for each of ok, error, cancelled]
     spoiled          [value], of the calls that returned and were not good for another reason than slowness
 In flight is started minus finished, so that it costs no second write.
@@ -23,6 +24,7 @@ from typing import NamedTuple, Protocol
 
 from mlobs import names
 from mlobs.sdk.buckets import Bounds
+from mlobs.sdk.exemplars import SLOT
 
 Cells = MutableSequence[float]
 
@@ -49,7 +51,7 @@ class Family:
     help: str = field(compare=False)
     over: str = "sum"
     """How several workers' are one: `sum`, `last` written, `max`, `min`; `living`, `living max` without the
-    dead."""
+    dead; of exemplars the `newest` of each bucket."""
 
 
 _MODEL = (names.MODEL, names.MODEL_VERSION)
@@ -69,6 +71,7 @@ LEDGER = Family("ledger", INTERNAL, _PART, "")
 LEDGER_LAST = Family("ledger_last", INTERNAL, _PART, "", "max")
 LEDGER_NOW = Family("ledger_now", INTERNAL, _PART, "", "living")
 LEDGER_AGE = Family("ledger_age", INTERNAL, _PART, "", "living max")
+EXEMPLARS = Family("exemplars", INTERNAL, (*_MODEL, names.OUTCOME), "", "newest")
 
 
 class Key(NamedTuple):
@@ -276,6 +279,8 @@ class _Left:
 def _size(family: Family, bounds: Bounds | None) -> int:
     if bounds is None:
         return 2 if family.over == "last" else 1
+    if family.over == "newest":
+        return SLOT * bounds.size
     if family.kind == REQUESTS:
         return 1 + len(names.OUTCOMES) * (bounds.size + 1)
     return 1 + bounds.size

@@ -70,7 +70,7 @@ class Runtime:
         self.spans = spans
         self.guard = Guard(strict=strict)
         self.meter = Meter() if meter is None else meter
-        self.exemplars = Exemplars()
+        self.exemplars = self._no_exemplars()
         self.started = time.time()
         self.spent = 0.0
         """CPU seconds of kept calls on the callers' threads, as measured on a share of them."""
@@ -133,6 +133,9 @@ class Runtime:
             found = self._stage_bounds[model] = plain_bounds(self.bounds(model).classic)
         return found
 
+    def _no_exemplars(self) -> Exemplars:
+        return Exemplars(lambda model: self.bounds(model).classic)
+
     def used_bounds(self) -> dict[str, Bounds]:
         """Bounds of the models that have been counted."""
         used = {}
@@ -174,7 +177,7 @@ class Runtime:
             self.crew = self.crew.forked()
             if self.crew is not None:
                 self.meter.move(self.crew)
-        self.exemplars = Exemplars()
+        self.exemplars = self._no_exemplars()
         self.started = time.time()
         self.spent = 0.0
         self._overhead.threads.clear()

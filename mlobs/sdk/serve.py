@@ -19,17 +19,19 @@ def render(accept: str) -> tuple[bytes, str]:
     """The exposition and its content type, by what the scraper accepts; protobuf only with `native`."""
     from prometheus_client.exposition import choose_encoder  # weight: only where metrics are served
 
-    from mlobs.sdk.collector import make_registry, native_families
+    from mlobs.sdk.collector import families, make_registry, native_families
+    from mlobs.sdk.view import view_of
 
     runtime = scraped()
-    registry = make_registry(runtime)
     if runtime.settings.native:
         from mlobs.sdk import protobuf  # weight: off by default
 
         if protobuf.accepted(accept):
-            return protobuf.encode(registry.collect(), native_families(runtime)), protobuf.CONTENT_TYPE
+            view = view_of(runtime)
+            shown = protobuf.encode(families(runtime, view), native_families(view))
+            return shown, protobuf.CONTENT_TYPE
     encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+    return encode(make_registry(runtime)), content_type
 
 
 def metrics_app() -> Callable[[Scope, Receive, Send], Awaitable[None]]:

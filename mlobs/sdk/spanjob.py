@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mlobs.sdk.trace import TraceContext
@@ -21,6 +21,8 @@ class SpanJob(NamedTuple):
     error: str | None
     """Type of the exception; its text may hold what masking keeps out of the feature log."""
     stages: Sequence[tuple[str, int, int]]
+    arrived: Callable[[], object] | None = None
+    """Called once the collector has taken them, by the thread that sends."""
 
     @property
     def spans(self) -> int:

@@ -134,6 +134,9 @@ class SpanPipeline:
                     exporter = exporter or self._connect()
                     if self._export(exporter, batch):
                         reason = ""
+                        for job in batch:
+                            if job.arrived is not None:
+                                job.arrived()
                 except Exception as problem:  # noqa: BLE001 - the guard's
                     self._guard.swallow("spans_export", problem)
                 with wake:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlobs.records import Ledger
-from mlobs.sdk import merging
-from mlobs.sdk.buckets import Bounds
+from mlobs.sdk import exemplars, merging
+from mlobs.sdk.buckets import Bounds, plain_bounds
+from mlobs.sdk.exemplars import Noted, Series
 from mlobs.sdk.meter import (
     ERRORS,
+    EXEMPLARS,
     INTERNAL,
     LEDGER,
     LEDGER_AGE,
@@ -45,6 +47,7 @@ class View:
     errors: Mapping[str, float]
     overflow: Mapping[str, float]
     ledgers: Sequence[Ledger]
+    exemplars: Mapping[Series, Sequence[Noted]]
 
 
 def view_of(runtime: Runtime) -> View:
@@ -65,11 +68,12 @@ def view_of(runtime: Runtime) -> View:
         dict(runtime.guard.counts),
         dict(runtime.meter.overflow),
         runtime.ledgers(),
+        runtime.exemplars.all(),
     )
 
 
 def publish(runtime: Runtime) -> None:
-    """Write into this process's cells what it does not count in cells: its pipelines, failures and cost.
+    """Write into this process's cells what it does not count there: pipelines, failures, cost, exemplars.
 
     Counts are added by what they grew, so that a later runtime of this process goes on where one ended.
     """
@@ -86,6 +90,11 @@ def publish(runtime: Runtime) -> None:
                 known[key] = value
             else:
                 cells[0] = value
+        for series, noted in runtime.exemplars.all().items():
+            edges = runtime.bounds(series[0]).classic
+            cells = meter.block(EXEMPLARS, series, plain_bounds(edges))
+            for place, newest in exemplars.by_bucket(noted, edges).items():
+                exemplars.write(cells, place, newest)
 
 
 def _accounts(runtime: Runtime) -> Iterator[tuple[Key, float]]:
@@ -134,6 +143,7 @@ def _of_all(runtime: Runtime) -> View:
         by_family[ERRORS],
         by_family[OVERFLOW],
         list(_ledgers(own)),
+        {key.values: list(exemplars.read(cells)) for key, cells, _ in shown if key.family == EXEMPLARS},
     )
 
 

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import struct
+import subprocess
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import mlobs
 from mlobs.sdk.api import installed
 from mlobs.sdk.buckets import make_bounds
+from mlobs.sdk.exemplars import SLOT, Exemplars, Noted, read, write
 from mlobs.sdk.meter import REQUEST
 from mlobs.sdk.native import Native, make_native
 from mlobs.sdk.runtime import Runtime
 from mlobs.sdk.serve import render
 from mlobs.sdk.spans import SpanPipeline
+from mlobs.sdk.trace import TraceContext
+from mlobs.sdk.workers import Crew
 from mlobs.settings import Settings
 from mlobs.testing import MemoryLog
 from tests.servers import Prometheus, eventually
@@ -65,8 +74,8 @@ def test_an_exemplar_leads_to_its_trace_and_to_its_feature_record() -> None:
     with installed(runtime):
         for number in range(3):
             score({"n": number})
-        found = exemplars_shown()
         assert runtime.flush(5.0)
+        found = exemplars_shown()
     assert found
     traces = {f"{span.context.trace_id:032x}" for span in exporter.get_finished_spans()}
     assert set(found) <= traces
@@ -77,6 +86,7 @@ def test_a_call_that_is_recorded_but_not_traced_is_no_exemplar() -> None:
     runtime, _, log = traced(trace_sample=0.0)
     with installed(runtime):
         score({})
+        assert runtime.flush(5.0)
         assert exemplars_shown() == []
     assert len(log.records) == 1
 
@@ -89,6 +99,36 @@ def test_a_call_whose_spans_were_dropped_is_no_exemplar() -> None:
         score({})
         assert exemplars_shown() == []
     assert len(log.records) == 1
+
+
+def test_a_call_whose_spans_the_collector_refused_is_no_exemplar(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime, exporter, _ = traced()
+    monkeypatch.setattr(exporter, "export", lambda spans: SpanExportResult.FAILURE)
+    with installed(runtime):
+        score({})
+        assert not runtime.flush(5.0)
+        assert exemplars_shown() == []
+
+
+def test_a_rare_slow_call_stays_an_exemplar_however_many_fast_ones_follow() -> None:
+    exemplars = Exemplars(lambda model: (0.1, 1.0))
+    for number in range(1000):
+        took = 0.5 if number == 3 else 0.01
+        exemplars.note(("m", "1", "ok"), took, TraceContext(f"{number:032x}", "0" * 16, True), float(number))
+    assert [int(noted.trace_id, 16) for noted in exemplars.all()["m", "1", "ok"]] == [999, 3]
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.binary(min_size=8, max_size=8)), max_size=4))
+def test_a_slot_that_is_half_written_is_no_exemplar(torn: list[tuple[int, bytes]]) -> None:
+    """Whatever of the slot is not what was written: all nine cells, or none."""
+    noted = Noted(0.25, "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1_700_000_000.5)
+    cells = [0.0] * SLOT * 3
+    write(cells, 1, noted)
+    assert list(read(cells)) == [noted]
+    whole = list(cells)
+    for place, raw in torn:
+        cells[SLOT + place] = struct.unpack("<d", raw)[0]
+    assert list(read(cells)) == ([noted] if cells == whole else [])
 
 
 @pytest.mark.parametrize(
@@ -155,6 +195,30 @@ def observe_all(runtime: Runtime, model: str, values: Sequence[float]) -> None:
         cells[1] += value
 
 
+NATIVE = '{__name__="mlobs_request_duration_native_seconds",model="measured",outcome="ok"}'
+
+
+def scraping(prometheus: Callable[..., Prometheus], port: int) -> Prometheus:
+    found = prometheus(
+        "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
+        f"scrape_configs: [{{job_name: a, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]\n",
+        flags=["--enable-feature=native-histograms,exemplar-storage"],
+    )
+    eventually(lambda: found.query(NATIVE), "the native family")
+    return found
+
+
+def has_the_quantiles_of(values: Sequence[float], found: Prometheus) -> None:
+    for share in (0.01, 0.25, 0.5, 0.9, 0.99, 0.999):
+        (sample,) = found.query(f"histogram_quantile({share}, {NATIVE})")
+        true = values[math.ceil(share * len(values)) - 1]
+        assert abs(float(sample["value"][1]) / true - 1) <= 2 ** (1 / 8) - 1, share
+    (sample,) = found.query(f"histogram_count({NATIVE})")
+    assert float(sample["value"][1]) == len(values)
+    (sample,) = found.query(f"histogram_sum({NATIVE})")
+    assert float(sample["value"][1]) == pytest.approx(math.fsum(values))
+
+
 def test_the_real_prometheus_reads_native_histograms_classic_buckets_and_exemplars(
     prometheus: Callable[..., Prometheus],
 ) -> None:
@@ -164,32 +228,79 @@ def test_the_real_prometheus_reads_native_histograms_classic_buckets_and_exempla
     with installed(runtime):
         observe_all(runtime, "measured", values)
         score({})
+        assert runtime.flush(5.0)
         server = mlobs.start_metrics_server()
         try:
-            target = f"{{targets: ['127.0.0.1:{server.port}']}}"
-            config = (
-                "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
-                f"scrape_configs: [{{job_name: a, static_configs: [{target}]}}]\n"
-            )
-            found = prometheus(config, flags=["--enable-feature=native-histograms,exemplar-storage"])
-            native = '{__name__="mlobs_request_duration_native_seconds",model="measured",outcome="ok"}'
-            eventually(lambda: found.query(native), "the native family")
-            for share in (0.01, 0.25, 0.5, 0.9, 0.99, 0.999):
-                (sample,) = found.query(f"histogram_quantile({share}, {native})")
-                true = values[math.ceil(share * len(values)) - 1]
-                assert abs(float(sample["value"][1]) / true - 1) <= 2 ** (1 / 8) - 1, share
-            (sample,) = found.query(f"histogram_count({native})")
-            assert float(sample["value"][1]) == len(values)
-            (sample,) = found.query(f"histogram_sum({native})")
-            assert float(sample["value"][1]) == pytest.approx(math.fsum(values))
+            found = scraping(prometheus, server.port)
+            has_the_quantiles_of(values, found)
             edge = f'{BUCKET}{{model="measured",outcome="ok",le="0.1"}}'
             (sample,) = found.query(edge)
             assert float(sample["value"][1]) == sum(value <= 0.1 for value in values)
             end = str(float(sample["value"][0]) + 60)
             shown = found.get("query_exemplars", query=BUCKET, start="0", end=end)
             traces = {each["labels"]["trace_id"] for series in shown for each in series["exemplars"]}
-            assert traces == {
-                noted.trace_id for noted in runtime.exemplars.of((REQUEST.name, "exposed", "1", "ok"))
-            }
+            assert traces == {noted.trace_id for noted in runtime.exemplars.all()["exposed", "1", "ok"]}
         finally:
             server.close()
+
+
+WORKER = """
+import json, sys
+from pathlib import Path
+from bisect import bisect_left
+from mlobs.sdk.meter import REQUEST
+from mlobs.sdk.runtime import Runtime
+from mlobs.sdk.workers import Crew
+from mlobs.settings import Settings
+runtime = Runtime(Settings(service="test"), strict=True)
+runtime.meter.move(Crew(Path(sys.argv[1]), "test", runtime.guard.swallow))
+bounds = runtime.bounds("measured")
+cells = runtime.meter.block(REQUEST, ("measured", "1"), bounds)
+for value in json.loads(sys.stdin.readline()):
+    cells[0] += 1
+    cells[bisect_left(bounds.fine, value) + 2] += 1
+    cells[1] += value
+print("counted", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_native_histograms_are_of_all_workers_those_that_live_and_those_that_died(
+    prometheus: Callable[..., Prometheus], tmp_path: Path
+) -> None:
+    """The fast third died, the slow third lives beside us, the rest is our own."""
+    drawn = random.Random(11)
+    values = sorted(drawn.lognormvariate(-4.0, 1.5) for _ in range(15_000))
+    workers = []
+    for part in (values[:5_000], values[10_000:]):
+        worker = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(tmp_path)],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        print(json.dumps(part), file=worker.stdin, flush=True)
+        assert worker.stdout.readline() == "counted\n"
+        workers.append(worker)
+    workers[0].kill()
+    workers[0].wait()
+    runtime, _, _ = traced()
+    runtime.crew = Crew(tmp_path, "test", runtime.guard.swallow)
+    runtime.meter.move(runtime.crew)
+    try:
+        with installed(runtime):
+            observe_all(runtime, "measured", values[5_000:10_000])
+            server = mlobs.start_metrics_server()
+            try:
+                has_the_quantiles_of(values, scraping(prometheus, server.port))
+            finally:
+                server.close()
+        names = [path.name for path in tmp_path.glob("*.cells")]
+        assert len(names) == 2, "the dead one's is folded"
+    finally:
+        for worker in workers:
+            with worker:
+                worker.kill()

@@ -14,7 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+
+from mlobs.featurelog.reader import LogReader
+from tests.sdk.receiver import by_http
+from tests.servers import Prometheus
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = "mlobs_request_duration_seconds_count"
@@ -25,10 +30,10 @@ class Server:
     def __init__(self, port: int, folder: Path) -> None:
         self.port, self.folder = port, folder
 
-    def get(self, path: str) -> str:
+    def get(self, path: str, accept: str = "") -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers={"Accept": accept})
             return connection.getresponse().read().decode()
         finally:
             connection.close()
@@ -64,7 +69,7 @@ def eventually(is_so: Callable[[], object], seconds: float = 30.0) -> None:
 
 
 @contextmanager
-def serving(tmp_path: Path, *command: str) -> Iterator[Server]:
+def serving(tmp_path: Path, *command: str, **environment: str) -> Iterator[Server]:
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
         port = chosen.getsockname()[1]
@@ -75,7 +80,7 @@ def serving(tmp_path: Path, *command: str) -> Iterator[Server]:
         process = subprocess.Popen(
             [sys.executable, "-m", *(word.format(port=port) for word in command)],
             cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT), **environment},
             stdout=log,
             stderr=log,
         )
@@ -158,3 +163,57 @@ def test_two_servers_of_one_name_are_two(tmp_path: Path) -> None:
         one.get("/work")
         assert one.value(COUNT, model="m") == 1
         assert other.value(COUNT, model="m") == 0
+
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+BUCKET = "mlobs_request_duration_seconds_bucket"
+
+
+def exemplars(server: Server) -> dict[str, str]:
+    """Trace by bucket of the model `apart`."""
+    return {
+        sample.labels["le"]: sample.exemplar.labels["trace_id"]
+        for family in openmetrics.text_string_to_metric_families(server.get("/metrics", OPENMETRICS))
+        for sample in family.samples
+        if sample.exemplar is not None and sample.labels.get("model") == "apart"
+    }
+
+
+def test_any_worker_shows_the_exemplars_of_all_and_each_leads_to_its_trace_and_its_record(
+    tmp_path: Path, prometheus: Callable[..., Prometheus]
+) -> None:
+    log = tmp_path / "log"
+    with (
+        by_http() as receiver,
+        serving(tmp_path, *GUNICORN, "2", WORKER_LOG=str(log), WORKER_OTLP=receiver.url) as server,
+    ):
+        slow, fast = server.workers(2)
+        seen = set()
+        eventually(lambda: seen.add(server.get(f"/apart/{slow}")) or seen == {slow, fast})
+        eventually(lambda: len(exemplars(server)) >= 2)
+        shown = [exemplars(server) for _ in range(12)]
+        assert all(each == shown[0] for each in shown), "whichever worker answers"
+        assert len(shown[0]) >= 2, "of the slow one and of the fast one"
+        traces = {span.trace_id.hex() for span in receiver.named("apart")}
+        assert set(shown[0].values()) <= traces
+
+        target = f"{{targets: ['127.0.0.1:{server.port}']}}"
+        found = prometheus(
+            "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
+            f"scrape_configs: [{{job_name: a, static_configs: [{target}]}}]\n",
+            flags=["--enable-feature=native-histograms,exemplar-storage"],
+        )
+
+        def stored() -> set[str]:
+            query = f'{BUCKET}{{model="apart"}}'
+            series = found.get("query_exemplars", query=query, start="0", end=str(time.time() + 60))
+            return {each["labels"]["trace_id"] for one in series for each in one["exemplars"]}
+
+        eventually(lambda: stored() == set(shown[0].values()))
+
+        for victim in (slow, fast):
+            os.kill(int(victim), signal.SIGKILL)
+        eventually(lambda: not server.workers(2) & {slow, fast})
+        assert exemplars(server) == shown[0], "those of the dead stay"
+    recorded = LogReader(log).poll().records["apart"]["trace_id"].to_pylist()
+    assert set(shown[0].values()) <= set(recorded)
