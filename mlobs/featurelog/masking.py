@@ -66,15 +66,14 @@ class Masker:
         return self._hash.text(value) if holds_card(value) or private(value) else value
 
     def ids(self, values: Values) -> list[Any]:
-        """Prediction, trace and span ids: as words, but what merely holds a card-like run of digits stays."""
+        """Prediction, trace and span ids: as words, but a run of digits within that begins with 1 stays."""
         return [value if type(value) is str and _ID(value) else self._id(value) for value in values]
 
     def _id(self, value: Any) -> Any:
         value = plain(value, self.odd)
-        if isinstance(value, str) and not card_text(value) and not private(value):
-            return value
         if isinstance(value, str):
-            return self._hash.text(value)
+            hidden = card_text(value) or holds_card(value, told_apart=True) or private(value)
+            return self._hash.text(value) if hidden else value
         return value if value is None else self.word(value)
 
     def declared(self, values: Values) -> list[Any]:

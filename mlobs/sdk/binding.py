@@ -215,7 +215,7 @@ class Binding:
     def new_stage(self, name: str) -> Target:
         """Cells for a stage name that is seen for the first time (on this thread, where each has its own)."""
         runtime = self._settled()
-        values = (self.model, self.version, meter.clean_label(name))
+        values = (self.model, self.version, meter.data_label(name))
         bounds = runtime.stage_bounds(self.model)
         if runtime.meter.sharded:
             cells = runtime.meter.shards(meter.STAGE, values, bounds).mine()
@@ -517,13 +517,13 @@ class Binding:
     def _decide(self, call: Call, runtime: Runtime, result: Any) -> None:
         if self.batch is not None and self.batch.decision is not None:
             for prediction in rows.as_sequence(result):
-                value = meter.clean_label(self.batch.decision(prediction))
+                value = meter.data_label(self.batch.decision(prediction))
                 runtime.meter.add(meter.PREDICTIONS, (self.model, self.version, value))
             return
         if call.decision is None and self.extractors.decision is not None:
             call.decision = self.extractors.decision(result)
         if call.decision is not None:
-            value = meter.clean_label(call.decision)
+            value = meter.data_label(call.decision)
             runtime.meter.add(meter.PREDICTIONS, (self.model, self.version, value))
 
     # -- generators ----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlobs import names
+from mlobs.featurelog.freetext import card_number, veiled, without_cards
 from mlobs.sdk.api import default_runtime
 from mlobs.sdk.call import CURRENT, USE, Call
 from mlobs.sdk.trace import INCOMING
@@ -32,7 +33,10 @@ _DEEPEST = 6
 
 
 def running_ids() -> dict[str, str]:
-    """What is known of the running call: trace_id, span_id, prediction_id, model; those that exist."""
+    """What is known of the running call: trace_id, span_id, prediction_id, model; those that exist.
+
+    A prediction id that holds a card number, an e-mail address, an IBAN or a key is `[private]`.
+    """
     found: dict[str, str | None] = {}
     marker = CURRENT.get()
     if marker is not None:
@@ -44,6 +48,9 @@ def running_ids() -> dict[str, str]:
     incoming = INCOMING.get()
     if not found.get(TRACE_ID) and incoming is not None:
         found[TRACE_ID] = incoming.trace_id
+    ident = found.get(PREDICTION_ID)
+    if ident:
+        found[PREDICTION_ID] = veiled(ident)
     return {name: value for name, value in found.items() if value}
 
 
@@ -86,7 +93,8 @@ class JsonFormatter(logging.Formatter):
 
     Takes the ids from the record (`LogFilter`) or else from the running call; `extra=` fields go below
     `labels`. What JSON cannot say is written as text (NaN, bytes, any object), lone surrogates are escaped, a
-    record that cannot be formatted becomes a line that says so.
+    record that cannot be formatted becomes a line that says so. Card numbers in messages, errors and extra
+    fields are replaced by `[card]`; what else is private in them is the host's to leave out.
     """
 
     def __init__(self, service: str = "", environment: str = "") -> None:
@@ -105,7 +113,7 @@ class JsonFormatter(logging.Formatter):
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
         fields: dict[str, Any] = {
             **_head(record),
-            "message": _message(record),
+            "message": without_cards(_message(record)),
             "log.logger": record.name,
             "log.origin": {
                 "file.name": record.filename,
@@ -127,8 +135,8 @@ class JsonFormatter(logging.Formatter):
         error = record.exc_info
         if error and error[0] is not None:
             fields["error.type"] = error[0].__qualname__
-            fields["error.message"] = _text(error[1])
-            fields["error.stack_trace"] = self.formatException(error)
+            fields["error.message"] = without_cards(_text(error[1]))
+            fields["error.stack_trace"] = without_cards(self.formatException(error))
         labels = {name: _plain(value, 0) for name, value in vars(record).items() if name not in _OWN}
         if labels:
             fields["labels"] = labels
@@ -161,14 +169,20 @@ def _text(value: object) -> str:
 
 def _plain(value: Any, depth: int) -> Any:
     """A value that JSON can say; cycles end at a depth of six."""
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return without_cards(value)
     if isinstance(value, int):
-        return value if abs(value) < 1 << 63 else hex(value)
+        if abs(value) >= 1 << 63:
+            return hex(value)
+        return without_cards(str(value)) if card_number(value) else value
     if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
+        if not math.isfinite(value):
+            return str(value)
+        return without_cards(str(int(value))) if card_number(value) else value
     if depth < _DEEPEST and isinstance(value, Mapping):
-        return {_text(key): _plain(item, depth + 1) for key, item in list(value.items())}
+        return {without_cards(_text(key)): _plain(item, depth + 1) for key, item in list(value.items())}
     if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
         return [_plain(item, depth + 1) for item in value]
-    return _text(value)
+    return without_cards(_text(value))

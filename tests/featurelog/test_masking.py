@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlobs.errors import ConfigError
-from mlobs.featurelog.freetext import card_number, holds_card, luhn, scrub
+from mlobs.featurelog.freetext import card_number, holds_card, luhn, scrub, without_cards
 from mlobs.featurelog.keys import HMAC, KeyedHash, Keyring, configured_keys
 from mlobs.featurelog.masking import Masker, bucket, token
 from mlobs.featurelog.maskschema import MaskSchema, draft_schema, parse_schema
@@ -387,3 +387,24 @@ def test_the_scan_knows_each_form(form: str) -> None:
 def test_the_scan_knows_base64_at_every_alignment() -> None:
     for shift in range(6):
         assert "base64" in betrayals(CARD, [base64.b64encode(b"x" * shift + CARD.encode() + b"y" * 5)])
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("order 3 4539 5787 6362 1486", "order 3 [card]"),
+        ("4539 5787 6362 1486 12", "[card] 12"),
+        ("7 378282 246310 005", "7 [card]"),
+        ("16 4539 5787 6362 1486", "16 [card]"),
+        ("id-3-4539578763621486-9", "id-3-[card]-9"),
+        ("４５３９５７８７６３６２１４８６", "[card]"),
+        ("at 1795425672434 and 1795425672434123456", "at 1795425672434 and 1795425672434123456"),
+        ("twice 4111111111111111, 4539-5787-6362-1486", "twice [card], [card]"),
+        ("no digits", "no digits"),
+    ],
+)
+def test_a_card_number_beside_another_number_is_still_one(text: str, found: str) -> None:
+    assert without_cards(text) == found
+    if found.isascii() and "[card]" in found:
+        assert holds_card(text, told_apart=True)
+        assert Masker(None, KEYS).ids([text]) == [hashed(text)]
