@@ -140,6 +140,8 @@ def trace_line(one: TraceFinding) -> str:
     slow = sorted(one.stages.items(), key=lambda item: -item[1])[:3]
     if slow:
         text += ": " + ", ".join(f"{name} {short(seconds)}" for name, seconds in slow)
+    if one.shows:
+        text += f"; {one.shows}"
     return f"{text} {one.url}" if one.url else text
 
 

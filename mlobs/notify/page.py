@@ -66,6 +66,8 @@ class TraceFinding:
     """Seconds by stage."""
     url: str = ""
     segment: str = ""
+    shows: str = ""
+    """What of the call is to be seen: `temp -8.9`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from mlobs.notify.incident import Incident
 from mlobs.notify.page import FeatureFinding, PageParts
 from mlobs.records import Alert
 from mlobs.service.evidence import calls_of, serving_parts
+from mlobs.service.examples import Broken, drifted_calls
 from mlobs.settings import Settings
 from mlobs.store import Store
 
@@ -22,6 +23,8 @@ SERVING = frozenset({"latency", "p99", "availability", "errors", "good_predictio
 DATA = frozenset({"drift", "data_quality", "freshness", "range", "null", "unseen", "constant", "schema"})
 CALLS = 20_000
 """Newest kept calls that are looked at, on either side of the onset."""
+USUAL = 5_000
+"""Newest kept calls from before a drift."""
 BEFORE = 86400.0
 """Seconds before the onset that tell what is usual, at least."""
 
@@ -40,7 +43,7 @@ def enrichers(settings: Settings, store: Store) -> list[Enricher]:
     found: list[Enricher] = [links(settings), features(settings, store)]
     reader = reader_of(settings)
     if reader is not None:
-        found.append(calls(settings, reader))
+        found += [calls(settings, reader), examples(settings, store, reader)]
     return found
 
 
@@ -84,6 +87,26 @@ def calls(settings: Settings, reader: LogReader) -> Callable[[Incident], PagePar
         before = reader.scan(onset - usual, onset, incident.model, CALLS)
         link = settings.public_url or ""
         return serving_parts(calls_of(now, threshold), calls_of(before, threshold), link.rstrip("/"))
+
+    return ask
+
+
+def examples(settings: Settings, store: Store, reader: LogReader) -> Callable[[Incident], PageParts]:
+    """Calls whose broken features are least like those of before the drift: what to look at first."""
+
+    def ask(incident: Incident) -> PageParts:
+        if not DATA & set(incident.causes):
+            return PageParts()
+        onset, until = _onset(settings, incident), incident.changed_at
+        causes = drift_read.explain(store, incident.model, onset, until)
+        if not causes:
+            return PageParts()
+        onset = min(onset, *(cause.first_window_start for cause in causes))
+        now = reader.scan(onset, until, incident.model, CALLS)
+        before = reader.scan(onset - BEFORE, onset, incident.model, USUAL)
+        link = (settings.public_url or "").rstrip("/")
+        broken = [Broken(cause.feature, cause.segment) for cause in causes]
+        return PageParts(traces=drifted_calls(now, before, broken, link))
 
     return ask
 
