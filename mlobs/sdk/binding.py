@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from mlobs import names
 from mlobs.sdk import meter, rows
-from mlobs.sdk.call import CURRENT, USE, Call, Marker, Target, call_of
+from mlobs.sdk.call import CURRENT, FIRST_LAP, USE, Call, Marker, Target, call_of
 from mlobs.sdk.capture import Extractors, first_mapping, snapshot
 from mlobs.sdk.good import spoiled
 from mlobs.sdk.guard import Guard
@@ -84,7 +84,7 @@ class Binding:
         self._asks = bool(names_used(fn) & {"current", "stage", "feature_age"})
         self._find_runtime = runtime
         self._lock = threading.RLock()
-        self._due = self._next = 0
+        self._due = self._next = 0.0
         self._slow = float("inf")
         self._fast: float | None = None
         self._rate = 0.0
@@ -106,22 +106,17 @@ class Binding:
             "cells": self._cells if self._shards is None else self._stand_in,
             "shard": None if self._shards is None else self._shards.mine,
             "fine": self._fine,
-            "due": self._due,  # 0 at first: the first call is due, and settles
+            "due": self._due,  # 0.0 at first: the first call is due, and settles
             "slow": self._slow,
+            "stages": self.stages,
             "crc_limit": self._crc_limit,
             "identify": self.extractors.prediction_id,
             "incoming": INCOMING.get,
-            "prepare": self.prepare,
-            "prepare_ident": self.prepare_ident,
-            "strange_ident": self.strange_ident,
-            "failed": self.failed,
-            "finished": self.finished,
             "enter": CURRENT.set,
             "leave": CURRENT.reset,
             "clock": perf_counter,
             "bisect": bisect_left,
             "crc32": zlib.crc32,
-            "broken": self.broken,
         }
 
     # -- settling ---------------------------------------------------------------------------------
@@ -148,12 +143,12 @@ class Binding:
         self._fast = runtime.settings.good_threshold(self.model)
         ident = self.extractors.prediction_id is not None and runtime.keeps
         if self._looks():
-            self._next = 0
+            self._next = 0.0
         elif ident:
             self._next = NEVER
         else:
-            self._next = int(self._cells[0]) + geometric(self._rate, runtime.random)
-        unmarked_at = NEVER if self._asks or USE.seen else int(self._cells[0]) + _UNMARKED_AFTER
+            self._next = self._cells[0] + geometric(self._rate, runtime.random)
+        unmarked_at = NEVER if self._asks or USE.seen else self._cells[0] + _UNMARKED_AFTER
         self._due = min(self._next, unmarked_at)
         self.runtime = runtime
         self._become(
@@ -175,7 +170,7 @@ class Binding:
         """Back to the state after decoration: the next call or `init` settles anew."""
         self.runtime = self._shards = None
         self.stages = {}
-        self._due = self._next = 0
+        self._due = self._next = 0.0
         self._cells, self._slow = cast(meter.Cells, self._stand_in), float("inf")
         self._become(Mode())
 
@@ -270,7 +265,7 @@ class Binding:
     ) -> tuple[float, Marker]:
         """A batch call: its rows are drawn, not the call, where they have ids."""
         began = runtime.begin_price()
-        marker = [self, None] if marker is None else marker
+        marker = [self, None, self.stages] if marker is None else marker
         call = call_of(marker)
         if call.chosen is None:
             call.chosen = rows.choose(batch, args, kwargs, self._rate, self._crc_limit, runtime.random)
@@ -306,7 +301,7 @@ class Binding:
                 return False
             drawn = number >= self._next
             if drawn:
-                self._next = int(number) + geometric(self._rate, runtime.random)
+                self._next = number + geometric(self._rate, runtime.random)
             self._due = self._next
         finally:
             self._lock.release()
@@ -349,7 +344,7 @@ class Binding:
             ident = meter.clean_label(found)
             if kept_by_id(ident, self._crc_limit):
                 return self._kept(runtime, marker, ident, "rate", args, kwargs)
-            marker = [self, None] if marker is None else marker
+            marker = [self, None, self.stages] if marker is None else marker
             marker[1] = ident
         except Exception:  # noqa: BLE001 - the guard's
             self.guard.swallow("prediction_id", problem)
@@ -365,7 +360,7 @@ class Binding:
         kwargs: Kwargs,
     ) -> tuple[float, Marker]:
         began = runtime.begin_price()
-        marker = [self, None] if marker is None else marker
+        marker = [self, None, self.stages] if marker is None else marker
         if ident is not None:
             marker[1] = ident
         call = call_of(marker)
@@ -434,7 +429,7 @@ class Binding:
             self.guard.swallow("count", problem)
         try:
             runtime = self._settled()
-            call = call_of([self, None] if marker is None else marker)
+            call = call_of([self, None, self.stages] if marker is None else marker)
             if outcome == names.OK:
                 if not (call.valid and call.fresh):
                     self._guarded("good", self._spoiled, call, took)
@@ -443,7 +438,7 @@ class Binding:
                 began = runtime.begin_price()
                 self._complete(call, runtime, args, kwargs)
                 entity = self._guarded("entity", self._entity, args, kwargs)
-                laps = [] if marker is None else marker[2:]
+                laps = [] if marker is None else marker[FIRST_LAP:]
                 if self.batch is not None and call.chosen is not None and call.reason in ("error", "slow"):
                     rows.add(self.batch, call.chosen, range(len(call.chosen.rows)), call.reason)
                 keep(runtime, self, call, laps, outcome, start, took, result, error, entity, args, kwargs)
@@ -532,7 +527,7 @@ class Binding:
         """Start of a generator's call; None when we failed, and the generator runs bare."""
         try:
             runtime = self._settled()
-            marker: Marker = [self, None]
+            marker: Marker = [self, None, self.stages]
             call = call_of(marker)
             own = self._own()
             own[0] += 1

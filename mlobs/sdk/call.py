@@ -1,9 +1,9 @@
 """The running call, and the stages within it.
 
-A context variable carries a small list, the call's marker: `[owner, id, lap, lap, ...]`. Its owner is the
-observed function until somebody asks for the call, and the `Call` from then on: a call that nobody asks about
-costs one list. It is right under threads, asyncio and task groups: a task started inside a call sees that
-call, and two concurrent calls never see each other.
+A context variable carries a small list, the call's marker: `[owner, id, stages, lap, lap, ...]`. Its owner is
+the observed function until somebody asks for the call, and the `Call` from then on: a call that nobody asks
+about costs one list. `stages` are the function's targets by name. It is right under threads, asyncio and task
+groups: a task started inside a call sees that call, and two concurrent calls never see each other.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from mlobs.sdk.trace import TraceContext
 MOST_LAPS = 256
 """Stage passages remembered for the record of one call; later ones are timed but not remembered."""
 
+FIRST_LAP = 3
+"""Where a marker's laps begin."""
+_FULL = FIRST_LAP + MOST_LAPS
+
 Target = tuple[MutableSequence[float], tuple[float, ...], str]
 """Cells of a stage ([sum, counts ...]), their upper edges, and its name."""
 
@@ -30,9 +34,6 @@ class Owner(Protocol):
 
     @property
     def guard(self) -> Guard: ...
-
-    @property
-    def stages(self) -> Any: ...
 
     def new_stage(self, name: str) -> Target: ...
 
@@ -110,15 +111,11 @@ class Call:
         """Whether the data it read was fresh enough; a `feature_age` beyond an objective says no."""
         self.fresh = fresh
 
-    # A marker's owner answers for stages, before and after somebody asked for the call.
+    # A marker's owner answers for new stages, before and after somebody asked for the call.
 
     @property
     def guard(self) -> Guard:
         return self.binding.guard if self.binding is not None else _DETACHED
-
-    @property
-    def stages(self) -> Any:
-        return self.binding.stages if self.binding is not None else {}
 
     def new_stage(self, name: str) -> Target:
         assert self.binding is not None
@@ -182,24 +179,35 @@ def current() -> Call:
 class Lap:
     """One passage through a stage, as a context manager. Times are `perf_counter` seconds."""
 
-    __slots__ = ("end", "start", "target")
+    __slots__ = ("start", "target", "took")
 
     start: float
-    end: float
-    target: Target | None
-    """None outside of any call."""
+    took: float
+    """Not there before its end."""
+    target: Target
 
     # Entering has nothing to do: a C function that takes nothing and returns None costs half of a Python one.
     __enter__ = cast(Callable[..., None], {}.clear)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self.end = end = perf_counter()
-        target = self.target
-        if target is not None:
-            cells, edges, _ = target
-            took = end - self.start
-            cells[bisect_left(edges, took) + 1] += 1
-            cells[0] += took
+        self.took = took = perf_counter() - self.start
+        cells, edges, _ = self.target
+        if took > edges[0]:
+            cells[bisect_left(edges, took) + 1] += 1.0
+        else:  # what is over so soon should not pay for the search
+            cells[1] += 1.0
+        cells[0] += took
+
+
+class _Nowhere(Lap):
+    """A stage outside of any call, or one that we failed to begin: nothing is timed."""
+
+    __slots__ = ()
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None: ...
+
+
+_NOWHERE = _Nowhere()
 
 
 def stage(name: str) -> Lap:
@@ -211,25 +219,27 @@ def stage(name: str) -> Lap:
     lap = Lap()
     marker = _marker()
     try:
-        lap.target = marker[0].stages[name]  # type: ignore[index]
-        if len(marker) < MOST_LAPS:  # type: ignore[arg-type]
+        lap.target = marker[2][name]  # type: ignore[index]
+        if len(marker) < _FULL:  # type: ignore[arg-type]
             marker.append(lap)  # type: ignore[union-attr]
     except Exception as problem:  # noqa: BLE001 - no call, a new stage, a name that cannot be hashed
-        lap.target = _unknown_stage(name, marker, lap, problem)
+        return _unknown_stage(name, marker, lap, problem)
     lap.start = perf_counter()
     return lap
 
 
-def _unknown_stage(name: str, marker: Marker | None, lap: Lap, problem: Exception) -> Target | None:
+def _unknown_stage(name: str, marker: Marker | None, lap: Lap, problem: Exception) -> Lap:
     if marker is None:
         USE.notice()
-        return None
+        return _NOWHERE
     try:
         if not isinstance(problem, KeyError):
             raise problem
-        target = marker[0].new_stage(name)
-        marker.append(lap)
+        lap.target = marker[0].new_stage(name)
+        if len(marker) < _FULL:
+            marker.append(lap)
     except Exception as failure:  # noqa: BLE001 - the guard's
         marker[0].guard.swallow("stage", failure)
-        return None
-    return target  # type: ignore[no-any-return]
+        return _NOWHERE
+    lap.start = perf_counter()
+    return lap

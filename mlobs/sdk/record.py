@@ -13,9 +13,9 @@ from mlobs.sdk.meter import clean_label
 def stage_spans(laps: list[Lap]) -> Iterator[tuple[str, float, float]]:
     """(name, start, end) of each passage that has ended, by `perf_counter`; one still running is left out."""
     for lap in laps:
-        end = getattr(lap, "end", None)
-        if end is not None and lap.target is not None:
-            yield lap.target[2], lap.start, end
+        took = getattr(lap, "took", None)
+        if took is not None:
+            yield lap.target[2], lap.start, lap.start + took
 
 
 def stage_durations(laps: list[Lap]) -> dict[str, float]:

@@ -6,21 +6,23 @@ import math
 import zlib
 from collections.abc import Callable
 
-NEVER = 1 << 62
+NEVER = 2.0**62
+"""A number that no call reaches; a float, for it is compared with the calls counted in cells."""
 _CRC_RANGE = 1 << 32
 
 
-def geometric(rate: float, random: Callable[[], float]) -> int:
+def geometric(rate: float, random: Callable[[], float]) -> float:
     """How many calls from now the next kept one is (1 is the very next), each call being kept with `rate`.
 
     Inverse of the geometric distribution: 1 + floor(ln(1 - u) / ln(1 - rate)), u uniform in [0, 1).
-    The wrapper then compares one integer a call instead of drawing a random number.
+    The wrapper then compares one number a call instead of drawing a random number.
     """
     if rate >= 1.0:
-        return 1
+        return 1.0
     if rate <= 0.0:
         return NEVER
-    return 1 + int(math.log1p(-random()) / math.log1p(-rate))
+    ahead = math.log1p(-random()) / math.log1p(-rate)
+    return 1.0 + int(ahead) if ahead < NEVER else NEVER
 
 
 def crc_limit(rate: float) -> int:

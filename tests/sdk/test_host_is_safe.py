@@ -51,11 +51,9 @@ ERRORS = (
 )
 
 # Closure variables of the wrapper that are calls of ours, and methods and collaborators further in.
-CLOSURE = (
-    "shard", "incoming", "identify", "prepare", "prepare_ident", "strange_ident", "failed", "finished",
-    "enter", "leave", "clock", "bisect", "crc32",
-)  # fmt: skip
+CLOSURE = ("shard", "incoming", "identify", "enter", "leave", "clock", "bisect", "crc32")
 DEEPER = (
+    "binding.prepare", "binding.prepare_ident", "binding.strange_ident", "binding.failed", "binding.finished",
     "runtime.clock", "runtime.random", "runtime.bits", "runtime.log.offer", "runtime.meter.block",
     "runtime.meter.add", "runtime.exemplars.note", "module.call_of", "module.keep", "module.snapshot",
     "module.first_mapping", "module.perf_counter", "runtime.begin_price", "runtime.end_price",
@@ -142,6 +140,7 @@ def breaks(site: str | None, binding: Binding, runtime: Runtime, patch: pytest.M
     elif site is not None:
         owner, _, name = site.rpartition(".")
         target: Any = {
+            "binding": binding,
             "runtime": runtime,
             "runtime.log": runtime.log,
             "runtime.meter": runtime.meter,
