@@ -24,6 +24,7 @@ from mlobs.sdk.price import calibrate
 from mlobs.sdk.rows import Batch, as_column, refuse_streams
 from mlobs.sdk.runtime import Log, Runtime
 from mlobs.sdk.spans import SpanPipeline
+from mlobs.sdk.wrap import hides_its_end
 from mlobs.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _EXIT_S = 2.0
 """Longest delay of the process's exit."""
 
+_LOGGER = logging.getLogger("mlobs")
 _LOCK = threading.RLock()
 _BINDINGS: weakref.WeakSet[Binding] = weakref.WeakSet()
 _REGISTRIES: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
@@ -312,6 +314,13 @@ def observe(
             runtime=default_runtime,
             batch=by_row,
         )
+        if hides_its_end(target):
+            _LOGGER.warning(
+                "observe: %s is a plain function around a coroutine or generator function: if it gives out "
+                "that one's coroutine or generator, only its making is timed; put observe below the other "
+                "decorator",
+                binding.model,
+            )
         with _LOCK:
             _BINDINGS.add(binding)
             if _initialised and _default is not None:
@@ -339,7 +348,7 @@ def log_label(prediction_id: str, label: Scalar, *, event_time: float | None = N
 @cache
 def _say_that_labels_are_lost() -> None:
     """Once a process: a label that goes nowhere is a mistake that nobody would see."""
-    logging.getLogger("mlobs").warning("log_label without a feature_log: the labels of this process are lost")
+    _LOGGER.warning("log_label without a feature_log: the labels of this process are lost")
 
 
 def flush(timeout: float = 2.0) -> bool:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,9 @@ FREE = (
 _LOCAL = frozenset(
     {*FREE, "args", "kwargs", "begun", "error", "ident", "inner", "item", "limit", "marker", "number",
      "other", "own", "parent", "problem", "result", "sent", "start", "step", "stop", "token", "took",
-     "wrapper",     "Exception", "BaseException", "GeneratorExit", "StopIteration", "StopAsyncIteration"}
+     "wrapper", "Exception", "BaseException", "GeneratorExit", "StopIteration", "StopAsyncIteration"}
 )  # fmt: skip
+_MOST_LAYERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +178,16 @@ _KINDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 }
 
 
-def kind_of(fn: Callable[..., Any]) -> str:
-    """Which kind of callable it is; partials and objects with `__call__` are seen through."""
+def _function_of(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """What a partial, or an object with `__call__`, calls."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    if not inspect.isroutine(fn) and not isinstance(fn, type):
-        fn = type(fn).__call__
+    return fn if inspect.isroutine(fn) or isinstance(fn, type) else type(fn).__call__
+
+
+def kind_of(fn: Callable[..., Any]) -> str:
+    """Which kind of callable it is; partials and objects with `__call__` are seen through."""
+    fn = _function_of(fn)
     if inspect.isasyncgenfunction(fn):
         return ASYNC_GENERATOR
     if inspect.iscoroutinefunction(fn):
@@ -287,10 +292,31 @@ def code_of(fn: Callable[..., Any], mode: Mode) -> types.CodeType:
     return _compiled(fn, mode, {}).__code__
 
 
+def _layers(fn: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """The function, and what it wraps."""
+    for _ in range(_MOST_LAYERS):  # there are objects that say they wrap themselves
+        yield _function_of(fn)
+        inner: Any = inspect.getattr_static(fn, "__wrapped__", None)
+        if not callable(inner):
+            return
+        fn = inner
+
+
+def hides_its_end(fn: Callable[..., Any]) -> bool:
+    """Whether it is a plain function around a coroutine or generator function: it may end long after it
+    returned, and nobody can tell from here.
+    """
+    return kind_of(fn) == FUNCTION and any(kind_of(layer) != FUNCTION for layer in _layers(fn))
+
+
 def names_used(fn: Callable[..., Any]) -> frozenset[str]:
-    """Global and attribute names that the function's own code mentions, functions inside of it too."""
+    """Global and attribute names that the function's own code mentions, functions inside of it too; and those
+    of what it wraps (`functools.wraps`).
+    """
     found: set[str] = set()
-    codes = [fn.__code__] if isinstance(fn, types.FunctionType) else []
+    codes = [
+        code for layer in _layers(fn) if isinstance(code := getattr(layer, "__code__", None), types.CodeType)
+    ]
     while codes:
         code = codes.pop()
         found.update(code.co_names)
