@@ -32,6 +32,8 @@ class FeatureSettings:
     categories: tuple[str, ...] | None = None
     critical: bool = False
     """A breach of it pages; of another it is a ticket. Without any critical feature every breach pages."""
+    aliases: tuple[str, ...] = ()
+    """Names that it had before: records and references with one of them are read under this one."""
 
 
 @dataclass(frozen=True, slots=True)

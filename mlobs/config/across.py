@@ -27,6 +27,7 @@ def across(document: YamlText) -> list[Problem]:
         *_unknown_models(document, [name for _, name in models]),
         *_routes(document),
         *_lake(document),
+        *_aliases(document),
     ]
 
 
@@ -39,6 +40,28 @@ def _lake(document: YamlText) -> Iterator[Problem]:
             repr(log) if log else "none",
             "drop `lake`: only a spool is turned into Parquet",
         )
+
+
+def _aliases(document: YamlText) -> Iterator[Problem]:
+    """An old name belongs to one feature, and to none that is in force."""
+    models = _get(document, "models")
+    for index, model in enumerate(models if isinstance(models, list) else []):
+        features = model.get("features") if isinstance(model, dict) else None
+        if not isinstance(features, dict):
+            continue
+        owners: dict[str, str] = {}
+        for name, feature in features.items():
+            for at, old in _items(feature.get("aliases") if isinstance(feature, dict) else None):
+                taken = "a feature itself" if old in features else owners.get(old)
+                if taken is not None:
+                    place = ("models", index, "features", name, "aliases", at)
+                    yield Problem(
+                        document.where(place),
+                        "an old name of this feature alone",
+                        f"{old!r}: {taken}",
+                        "drop one",
+                    )
+                owners.setdefault(old, f"an alias of {name}")
 
 
 def _get(document: YamlText, *place: str) -> Any:

@@ -75,7 +75,9 @@ def _plain_model(model: Model, base: Path) -> ModelSettings:
         name=model.name,
         reference=_location(model.reference, base),
         features={
-            name: FeatureSettings(name, shape.type, shape.range, shape.categories, shape.critical)
+            name: FeatureSettings(
+                name, shape.type, shape.range, shape.categories, shape.critical, shape.aliases
+            )
             for name, shape in model.features.items()
         },
         runbook=model.runbook,

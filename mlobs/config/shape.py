@@ -53,6 +53,7 @@ class Feature(Part):
     range: Annotated[tuple[float, float], AfterValidator(_low_first)] | None = None
     categories: tuple[Annotated[str, Field(strict=True)], ...] | None = None
     critical: bool = False
+    aliases: tuple[Name, ...] = ()
 
 
 class Model(Part):

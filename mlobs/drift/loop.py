@@ -23,7 +23,7 @@ from mlobs.drift.mlref import read_reference
 from mlobs.drift.persistence import persisting
 from mlobs.drift.profile import profile
 from mlobs.drift.read import current_breaches
-from mlobs.drift.reference import WHOLE, Reference, declare
+from mlobs.drift.reference import WHOLE, Reference, declare, renamed_columns
 from mlobs.drift.rows import cut, known_segment
 from mlobs.drift.spec import CHECKS, ROWS, Spec
 from mlobs.drift.state import State, Stratum, empty_state, merge, merge_all
@@ -375,6 +375,8 @@ def _load_references(settings: Settings) -> dict[str, Watched]:
                 for problem in error.problems
             )
             continue
+        old = {old: name for name, feature in model.features.items() for old in feature.aliases}
+        reference = renamed_columns(reference, old)
         segments = frozenset(reference.days) - {WHOLE}
         found[model.name] = Watched(reference, declare(reference.spec, model.features), segments)
     if problems:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,8 @@ from mlobs.slices import slice_at
 
 Batches = Callable[[], Iterator[pa.Table]]
 """The reference's rows, batch by batch, as often as asked for."""
+
+_T = TypeVar("_T")
 
 SAMPLE = 262_144
 """Values of a column that fix its bins; the counts are of all rows."""
@@ -210,6 +213,33 @@ def declare(spec: Spec, features: Mapping[str, FeatureSettings]) -> Spec:
             column = replace(column, known=column.known | extra, declared=True)
         columns[name] = column
     return replace(spec, columns=columns)
+
+
+def renamed_columns(reference: Reference, aliases: Mapping[str, str]) -> Reference:
+    """The reference with the columns of old names under those in force (old -> new), and an id of its own."""
+    columns = reference.spec.columns
+    names = {old: new for old, new in aliases.items() if old in columns and new not in columns}
+    if not names:
+        return reference
+
+    def under(found: Mapping[str, _T]) -> dict[str, _T]:
+        return {names.get(name, name): value for name, value in found.items()}
+
+    strata = {}
+    for weight, stratum in reference.state.strata.items():
+        block = stratum.block
+        if block is not None:
+            block = replace(block, names=tuple(names.get(name, name) for name in block.names))
+        strata[weight] = replace(stratum, columns=under(stratum.columns), block=block)
+    fresh = {name: replace(column, name=name) for name, column in under(columns).items()}
+    spec = replace(
+        reference.spec,
+        columns=fresh,
+        block=tuple(names.get(name, name) for name in reference.spec.block),
+    )
+    days = {segment: replace(one, shares=under(one.shares)) for segment, one in reference.days.items()}
+    state = State(reference.state.reference, strata)
+    return seal(replace(reference, spec=spec, state=state, days=days))
 
 
 def chosen_columns(reference: Reference, columns: Sequence[str]) -> Reference:

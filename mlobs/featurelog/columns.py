@@ -231,32 +231,32 @@ def combine(tables: Sequence[pa.Table], columns: Mapping[str, str | None], types
         _learn(each, types)
     names = _union(columns, *(each.column_names for each in tables))
     features = _union(*([field.name for field in _features_of(each)] for each in tables))
-    stages = _union(*([field.name for field in _children(each, STAGES)] for each in tables))
+    stages = _union(*([field.name for field in children(each, STAGES)] for each in tables))
     fixed = {name for name in names if name not in (FEATURES, STAGES, CONFLICTS, "event_id")}
     brought = []
     for each in tables:
         conflicts: list[Conflict] = []
-        arrays: dict[str, pa.Array] = {"event_id": _column(each, "event_id", "s")}
+        arrays: dict[str, pa.Array] = {"event_id": column_of(each, "event_id", "s")}
         for name in names:
             if name in fixed:
                 kind = columns.get(name) or types.get(name, "s")
-                arrays[name] = _bring(_column(each, name, kind), name, kind, conflicts)
+                arrays[name] = bring(column_of(each, name, kind), name, kind, conflicts)
         if columns is RECORD_COLUMNS:
             arrays[STAGES] = _bring_struct(each, STAGES, stages, dict.fromkeys(stages, "f"), conflicts)
             arrays[FEATURES] = _bring_struct(each, FEATURES, features, types, conflicts)
-        arrays[CONFLICTS] = _joined_conflicts(each, conflicts)
+        arrays[CONFLICTS] = joined_conflicts(each, conflicts)
         brought.append(pa.table(arrays))
     return pa.concat_tables(brought)
 
 
-def _children(table: pa.Table, name: str) -> list[pa.Field]:
+def children(table: pa.Table, name: str) -> list[pa.Field]:
     if name not in table.column_names or not pa.types.is_struct(table.schema.field(name).type):
         return []
     return list(table.schema.field(name).type)
 
 
 def _features_of(table: pa.Table) -> list[pa.Field]:
-    return _children(table, FEATURES)
+    return children(table, FEATURES)
 
 
 def _learn(table: pa.Table, types: Types) -> None:
@@ -268,12 +268,12 @@ def _learn(table: pa.Table, types: Types) -> None:
         if name in table.column_names
     ]
     for name, arrow in found:
-        kind = _kind_of_arrow(arrow)
+        kind = kind_of_arrow(arrow)
         if kind is not None and (name not in types or (types[name] == "i" and kind == "f")):
             types[name] = kind
 
 
-def _kind_of_arrow(arrow: pa.DataType) -> str | None:
+def kind_of_arrow(arrow: pa.DataType) -> str | None:
     return next((kind for kind, own in _ARROW.items() if own == arrow), None)
 
 
@@ -281,14 +281,14 @@ def _fits(arrow: pa.DataType, kind: str | None) -> bool:
     return kind is not None and _ARROW[kind] == arrow
 
 
-def _column(table: pa.Table, name: str, kind: str) -> pa.Array:
+def column_of(table: pa.Table, name: str, kind: str) -> pa.Array:
     if name not in table.column_names:
         return pa.nulls(len(table), _ARROW[kind])
     found = table.column(name).combine_chunks()
     return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
 
 
-def _bring(array: pa.Array, name: str, kind: str, conflicts: list[Conflict]) -> pa.Array:
+def bring(array: pa.Array, name: str, kind: str, conflicts: list[Conflict]) -> pa.Array:
     """`array` as the type of `kind`; values that are of another one go beside."""
     wanted = _ARROW[kind]
     if array.type == wanted:
@@ -318,10 +318,10 @@ def _bring_struct(
     table: pa.Table, name: str, names: list[str], types: Types, conflicts: list[Conflict]
 ) -> pa.Array:
     rows = len(table)
-    own = {field.name for field in _children(table, name)}
+    own = {field.name for field in children(table, name)}
     if not names:
         return pa.array([None] * rows, pa.struct([]))
-    column = _column(table, name, "s") if own else None
+    column = column_of(table, name, "s") if own else None
     prefix = "stage." if name == STAGES else ""
     arrays = []
     for each in names:
@@ -330,12 +330,12 @@ def _bring_struct(
             arrays.append(pa.nulls(rows, _ARROW[kind]))
             continue
         here: list[Conflict] = []
-        arrays.append(_bring(pc.struct_field(column, each), each, kind, here))
+        arrays.append(bring(pc.struct_field(column, each), each, kind, here))
         conflicts.extend(Conflict(row, prefix + label, value) for row, label, value in here)
     return pa.StructArray.from_arrays(arrays, names)
 
 
-def _joined_conflicts(table: pa.Table, conflicts: list[Conflict]) -> pa.Array:
+def joined_conflicts(table: pa.Table, conflicts: list[Conflict]) -> pa.Array:
     rows = len(table)
     if CONFLICTS not in table.column_names:
         return _conflict_column(conflicts, rows)

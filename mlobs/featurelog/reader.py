@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlobs.featurelog.aliases import NONE, Aliases, aliases_of, renamed, under_both
 from mlobs.featurelog.columns import LABEL_COLUMNS, RECORD_COLUMNS, Part, combine, kept_rows, table
 from mlobs.featurelog.cursor import Account, State, load_cursor
 from mlobs.featurelog.frames import LABELS, RECORDS
@@ -83,9 +84,14 @@ class LogReader:
     """
 
     def __init__(
-        self, source: str | Path, environ: Mapping[str, str] | None = None, lake: str | None = None
+        self,
+        source: str | Path,
+        environ: Mapping[str, str] | None = None,
+        lake: str | None = None,
+        aliases: Mapping[str, Aliases] | None = None,
     ) -> None:
-        """`lake`: where the lake is, if not in `source`."""
+        """`lake`: where the lake is, if not in `source`; `aliases`: by model, names in force by old name."""
+        self._aliases = aliases or {}
         self.source = str(source)
         remote = "://" in self.source and not self.source.startswith("file://")
         self.folder = None if remote else Path(self.source.removeprefix("file://"))
@@ -118,7 +124,8 @@ class LogReader:
         tables = {}
         for model in found.models():
             types = state.types_of(f"m:{model}")
-            tables[model] = found.table(model, RECORD_COLUMNS, types, counts)
+            aliases = self._aliases.get(model, NONE)
+            tables[model] = found.table(model, RECORD_COLUMNS, types, counts, aliases)
         labels = found.table(None, LABEL_COLUMNS, state.types_of("labels"), counts)
         stats = ReadStats(
             sum(len(each) for each in tables.values()),
@@ -260,7 +267,7 @@ class LogReader:
             if segment.sealed and span is not None:
                 self._spans[segment.name] = span
             if parts:
-                yield _build(parts, RECORD_COLUMNS, {}, Counts())
+                yield self._in_force(_build(parts, RECORD_COLUMNS, {}, Counts()), model)
         for _entry, file in self._files_newest_first():
             if (
                 file.model is None
@@ -273,7 +280,20 @@ class LogReader:
             except (FileNotFoundError, pa.ArrowException):
                 continue  # expired, or broken: a poll counts it
             times = one.column("event_time")
-            yield one.filter(pc.and_(pc.greater_equal(times, start), pc.less_equal(times, end)))
+            inside = one.filter(pc.and_(pc.greater_equal(times, start), pc.less_equal(times, end)))
+            yield self._in_force(inside, file.model)
+
+    def _in_force(self, one: pa.Table, model: str) -> pa.Table:
+        """Features under the names in force; of a table of all models those of each."""
+        if not self._aliases:
+            return one
+        if model:
+            return renamed(one, self._aliases.get(model, NONE), {})
+        parts = [
+            renamed(one.filter(pc.equal(one.column("model"), each)), self._aliases.get(each, NONE), {})
+            for each in one.column("model").unique().to_pylist()
+        ]
+        return combine(parts, RECORD_COLUMNS, {}) if parts else one
 
     def _files_newest_first(self) -> list[tuple[Entry, LakeFile]]:
         pairs = [(entry, file) for entry in self.lake.entries() for file in entry.files]
@@ -284,7 +304,8 @@ def reader_of(settings: Settings) -> LogReader | None:
     """The reader of the settings' feature log and lake; None where there is none."""
     if settings.feature_log is None:
         return None
-    return LogReader(settings.feature_log, lake=settings.lake.to if settings.lake else None)
+    lake = settings.lake.to if settings.lake else None
+    return LogReader(settings.feature_log, lake=lake, aliases=aliases_of(settings))
 
 
 class _Found:
@@ -312,9 +333,19 @@ class _Found:
         return [model for model in dict.fromkeys([*self._tables, *self._parts]) if model is not None]
 
     def table(
-        self, model: str | None, columns: Mapping[str, str | None], types: dict[str, str], counts: Counts
+        self,
+        model: str | None,
+        columns: Mapping[str, str | None],
+        types: dict[str, str],
+        counts: Counts,
+        aliases: Aliases = NONE,
     ) -> pa.Table:
         tables, parts = self._tables.get(model, []), self._parts.get(model, [])
+        if aliases:
+            known = under_both(types, aliases)
+            if parts:
+                tables = [*tables, _build(parts, columns, known, counts)]
+            return combine([renamed(each, aliases, types) for each in tables], columns, types)
         if not tables:
             return _build(parts, columns, types, counts)
         if parts:

@@ -277,3 +277,21 @@ def test_counters_go_on_after_a_restart_where_the_committed_windows_left_them(be
     assert bench.value(names.DATA_QUALITY_ROWS, model="m", check="any", result="ok") == rows
     bench.day(3, day_table(3))
     assert bench.value(names.DRIFT_SLICES, model="m", result="ok") == 4
+
+
+def test_a_reference_of_before_a_rename_judges_the_feature_under_its_new_name(bench: Bench) -> None:
+    bench.features = {"temp_f": FeatureSettings("temp_f", aliases=("temp",))}
+    bench.restart()
+    words = ["temp_f" if name == "temp" else name for name in day_table(0).schema.names]
+    for day in range(6):
+        table = day_table(day) if day < 3 else celsius(day_table(day))
+        tick = bench.day(day, table.rename_columns(words))
+        assert tick.windows[0].verdict == ("ok" if day < 3 else "drifted")
+    assert {(breach.feature, breach.status) for breach in tick.breaches} == {("temp_f", "range")}
+
+
+def test_without_an_alias_a_renamed_feature_is_missing(bench: Bench) -> None:
+    words = ["temp_f" if name == "temp" else name for name in day_table(0).schema.names]
+    for day in range(3):
+        tick = bench.day(day, day_table(day).rename_columns(words))
+    assert {(breach.feature, breach.status) for breach in tick.breaches} == {("temp", "schema")}
