@@ -26,6 +26,7 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
+    func,
     insert,
     inspect,
     select,
@@ -56,6 +57,9 @@ _versions = Table(
     Column("name", String, primary_key=True),
     Column("version", Integer, nullable=False),
 )
+
+
+_ADVISORY = 0x6D6C6F6273  # "mlobs": the lock that Postgres keeps for whoever creates or migrates
 
 
 class Store:
@@ -186,39 +190,54 @@ def _sqlite_begin(connection: Connection) -> None:
 
 
 def _bring_up(store: Store, schemas: Sequence[Schema]) -> None:
-    """Refuse everything that is newer before anything is changed; then back up; then migrate and create."""
-    with store.read() as connection:
-        fresh = not inspect(connection).has_table(_versions.name)
-        found = {} if fresh else {row.name: row.version for row in connection.execute(select(_versions))}
-    newer = [
-        Problem(
-            f"store table group {schema.name!r}",
-            f"schema version {schema.version} or older",
-            f"version {found[schema.name]}",
-            "run the newer mlobs that wrote it, or name another store",
-        )
-        for schema in schemas
-        if found.get(schema.name, 0) > schema.version
-    ]
-    if newer:
-        raise UnavailableError(*newer)
-    older = [schema for schema in schemas if 0 < found.get(schema.name, 0) < schema.version]
-    if older and store.path is not None:
-        _back_up(store.path, "-".join(f"{schema.name}{found[schema.name]}" for schema in older))
+    """Refuse everything that is newer before anything is changed; then back up; then migrate and create.
+
+    In one transaction under the write lock: of two that start together one migrates, and one that is killed
+    half way leaves the older store.
+    """
     with store.write() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY)))
+        found = _found_versions(connection)
+        newer = [
+            Problem(
+                f"store table group {schema.name!r}",
+                f"schema version {schema.version} or older",
+                f"version {found[schema.name]}",
+                "run the newer mlobs that wrote it, or name another store",
+            )
+            for schema in schemas
+            if found.get(schema.name, 0) > schema.version
+        ]
+        if newer:
+            raise UnavailableError(*newer)
+        older = [schema for schema in schemas if 0 < found.get(schema.name, 0) < schema.version]
+        if older and store.path is not None:
+            # Another connection reads what was committed last, the older store, while we hold the lock.
+            _back_up(store.path, "-".join(f"{schema.name}{found[schema.name]}" for schema in older))
         _meta.create_all(connection)
         for schema in schemas:
-            version = found.get(schema.name)
-            if version is None:
-                schema.metadata.create_all(connection)
-                connection.execute(insert(_versions).values(name=schema.name, version=schema.version))
-                continue
-            for step in range(version + 1, schema.version + 1):
-                schema.migrations[step](connection)
-            if version < schema.version:
-                connection.execute(
-                    update(_versions).where(_versions.c.name == schema.name).values(version=schema.version)
-                )
+            _migrate(connection, schema, found.get(schema.name))
+
+
+def _found_versions(connection: Connection) -> dict[str, int]:
+    if not inspect(connection).has_table(_versions.name):
+        return {}
+    return {row.name: row.version for row in connection.execute(select(_versions))}
+
+
+def _migrate(connection: Connection, schema: Schema, version: int | None) -> None:
+    """From `version` (None: there is nothing yet) to the schema's."""
+    if version is None:
+        schema.metadata.create_all(connection)
+        connection.execute(insert(_versions).values(name=schema.name, version=schema.version))
+        return
+    for step in range(version + 1, schema.version + 1):
+        schema.migrations[step](connection)
+    if version < schema.version:
+        connection.execute(
+            update(_versions).where(_versions.c.name == schema.name).values(version=schema.version)
+        )
 
 
 def _back_up(path: Path, label: str) -> None:

@@ -1,6 +1,6 @@
 """Tables of the drift stage: open windows and the cursor, windows judged, verdicts, breaches.
 
-Version 1. Times are seconds since the epoch, UTC.
+Times are seconds since the epoch, UTC.
 """
 
 from __future__ import annotations
