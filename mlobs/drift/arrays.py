@@ -18,6 +18,20 @@ from mlobs.drift.deep import word_hash
 from mlobs.drift.grid import Floats
 from mlobs.drift.spec import CATEGORY, NUMBER, UNUSABLE
 
+_DOUBLE = pa.float64().id
+_PLAIN = frozenset(
+    kind.id
+    for kind in (
+        pa.float64(),
+        pa.float32(),
+        pa.int64(),
+        pa.int32(),
+        pa.bool_(),
+        pa.string(),
+        pa.large_string(),
+    )
+)
+"""The layouts of most columns, told at once."""
 _SECONDS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
@@ -63,6 +77,8 @@ def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def _is_odd(kind: pa.DataType) -> bool:
+    if kind.id in _PLAIN:
+        return False
     return bool(
         isinstance(kind, pa.BaseExtensionType)
         or pa.types.is_run_end_encoded(kind)
@@ -138,6 +154,8 @@ def numbers(array: pa.Array) -> Numbers:
     """
     rows = len(array)
     kind = array.type
+    if kind.id == _DOUBLE and not array.null_count:
+        return Numbers(rows, array.to_numpy(), None, 0, _NO_ROWS)
     if pa.types.is_null(kind):
         return Numbers(rows, np.empty(0), _NO_ROWS, rows, _NO_ROWS)
     if kind_of(kind) == UNUSABLE:

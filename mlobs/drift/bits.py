@@ -47,7 +47,7 @@ def histogram(values: Floats) -> tuple[npt.NDArray[np.uint64], Ints]:
     keys = keys_of(values)
     first = int(keys.min())
     span = int(keys.max()) - first + 1
-    if span <= max(1 << 16, 8 * len(values)):
+    if span <= 8 * len(values) + 256:
         dense = np.bincount((keys - np.uint64(first)).astype(np.intp), minlength=span)
         used = np.flatnonzero(dense)
         return used.astype(np.uint64) + np.uint64(first), dense[used].astype(np.int64)

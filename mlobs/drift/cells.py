@@ -99,17 +99,20 @@ def counted_state(state: State, spec: Spec, names: Sequence[str], width: int) ->
     shape = (len(names), width)
     cells, sums, squares = np.zeros(shape), np.zeros(shape), np.zeros(len(names))
     low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    sizes = [spec.columns[name].cells for name in names]
     for weight, stratum in state.strata.items():
+        part, sum_part = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         for row, name in enumerate(names):
             counts = stratum.columns.get(name)
-            if counts is None or len(counts.cells) != spec.columns[name].cells:
+            if counts is None or len(counts.cells) != sizes[row]:
                 continue
-            size = len(counts.cells)
-            cells[row, :size] += weight * counts.cells
-            squares[row] += weight * weight * counts.values
+            part[row, : sizes[row]] = counts.cells
             if len(counts.sums):
-                sums[row, :size] += (weight / FINE) * counts.sums
+                sum_part[row, : sizes[row]] = counts.sums
                 low[row], high[row] = min(low[row], counts.low), max(high[row], counts.high)
+        cells += weight * part
+        sums += (weight / FINE) * sum_part
+        squares += weight * weight * part.sum(axis=1)
     total = cells.sum(axis=1)
     effective = np.divide(total * total, squares, out=np.zeros_like(total), where=squares > 0)
     return Counted(cells, sums, effective, low, high)

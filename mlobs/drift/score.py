@@ -85,29 +85,44 @@ def score(
     """Scores of every column of `spec` that has a distribution, statistics in the order given.
 
     Hand in a `Yardstick` where many windows are scored. Columns without values on one side are `no_data`,
-    with fewer than `min_rows` effective ones `insufficient`. Cost: about 3 ms for 50 columns.
+    with fewer than `min_rows` effective ones `insufficient`. Cost: about 2 ms for 50 columns.
     """
     stick = reference if isinstance(reference, Yardstick) else yardstick(reference, spec)
     now = counted_state(current, spec, stick.names, stick.groups.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):  # values near the end of the floats: see `OVERFLOW`
         measured = _measure(stick, now, statistics, margin)
     status = _statuses(stick, now, min_rows)
+    rounding = _rounding(stick, now).tolist()
+    numeric, n, m = stick.numeric.tolist(), stick.counted.effective.tolist(), now.effective.tolist()
+    found = {statistic: _as_rows(measured[statistic]) for statistic in statistics}
     scores = []
     for row, name in enumerate(stick.names):
-        n, m = float(stick.counted.effective[row]), float(now.effective[row])
-        same = _rounding(stick, now, row)
         for statistic in statistics:
-            if statistic in ORDERED and not stick.numeric[row]:
+            if statistic in ORDERED and not numeric[row]:
                 continue
-            found = [None if part is None else float(part[row]) for part in measured[statistic]]
-            value, plain, p_value, bound = found if status[row] != NO_DATA else (None, None, None, None)
+            in_range, value, plain, p_value, bound = found[statistic][row]
             said = status[row]
-            if any(part is not None and not np.isfinite(part) for part in (value, plain, bound)):
-                value, plain, p_value, bound, said = None, None, None, None, OVERFLOW
-            if same and said != OVERFLOW:
+            if said == NO_DATA or not in_range:
+                value, plain, p_value, bound = None, None, None, None
+                said = said if said == NO_DATA else OVERFLOW
+            elif rounding[row]:
                 value, p_value = 0.0, None if p_value is None else 1.0
-            scores.append(Score(name, statistic, value, plain, n, m, said, p_value, bound))
+            scores.append(Score(name, statistic, value, plain, n[row], m[row], said, p_value, bound))
     return scores
+
+
+_Row = tuple[bool, float | None, float | None, float | None, float | None]
+
+
+def _as_rows(measured: _Measured) -> list[_Row]:
+    """For each column whether value, plain value and bound are finite, and the four of `_Measured`."""
+    value, plain, p_value, bound = measured
+    in_range = np.isfinite(value) & np.isfinite(plain)
+    if bound is not None:
+        in_range &= np.isfinite(bound)
+    none: list[float | None] = [None] * len(value)
+    tests, bounds = (none if part is None else part.tolist() for part in (p_value, bound))
+    return list(zip(in_range.tolist(), value.tolist(), plain.tolist(), tests, bounds, strict=True))
 
 
 _Measured = tuple[Floats, Floats, Floats | None, Floats | None]
@@ -186,12 +201,13 @@ def _statuses(stick: Yardstick, now: Counted, min_rows: float) -> list[str]:
     ]
 
 
-def _rounding(stick: Yardstick, now: Counted, row: int) -> bool:
-    """Both sides are constant and differ by no more than rounding."""
-    before, after = float(stick.counted.low[row]), float(now.low[row])
-    if before != stick.counted.high[row] or after != now.high[row]:
-        return False
-    return bool(abs(after - before) <= CONSTANT_TOLERANCE * abs(before))
+def _rounding(stick: Yardstick, now: Counted) -> npt.NDArray[np.bool_]:
+    """(rows,): both sides are constant and differ by no more than rounding."""
+    before, after = stick.counted, now
+    single = (before.low == before.high) & (after.low == after.high)
+    with np.errstate(invalid="ignore", over="ignore"):  # columns without a value: infinite, and not single
+        near = np.abs(after.low - before.low) <= CONSTANT_TOLERANCE * np.abs(before.low)
+    return np.asarray(single & near)
 
 
 def well_filled(q: Floats, p: Floats, rows: Floats) -> tuple[Floats, Floats]:

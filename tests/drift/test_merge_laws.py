@@ -15,11 +15,12 @@ from hypothesis.extra import numpy as hnp
 from mlobs.drift import bits, deep, hll
 from mlobs.drift.codec import canonical_bytes, dump_state, load_state
 from mlobs.drift.exactsum import as_float, exact_sum
-from mlobs.drift.grid import grid_of, reference_edges
+from mlobs.drift.grid import FINE, grid_of, reference_edges
 from mlobs.drift.profile import profile
 from mlobs.drift.reference import build_reference
 from mlobs.drift.spec import Spec
 from mlobs.drift.state import empty_state, merge, merge_all
+from tests.drift.test_score import LAWS
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 columns = hnp.arrays(np.float64, st.integers(1, 200), elements=finite)
@@ -107,9 +108,24 @@ def test_counts_in_a_grid_equal_a_binary_search(values: np.ndarray) -> None:
             [values, np.nextafter(values, np.inf), np.nextafter(values, -np.inf), [0.0, -0.0]]
         )
     tried = tried[np.isfinite(tried)]
-    counts, _ = grid.count(tried)
+    counts, _ = grid.count(tried, float(tried.min()), float(tried.max()))
     expected = np.bincount(np.searchsorted(grid.edges, tried, side="right"), minlength=grid.bins)
     assert (counts == expected).all()
+
+
+@pytest.mark.parametrize("law", [*LAWS, "wide"])
+def test_counts_and_sums_of_a_long_column_are_those_of_their_definition(law: str) -> None:
+    rng = np.random.default_rng(21)
+    draw = LAWS.get(law, lambda rng, n: np.exp(rng.normal(0, 60, n)) * rng.choice([-1, 1], n))
+    grid = grid_of(reference_edges(draw(rng, 50_000)))
+    tried = np.concatenate([draw(rng, 70_000) * rng.choice([0.5, 1, 1, 3], 70_000), [-1e300, 0.0, 1e300]])
+    counts, sums = grid.count(tried, float(tried.min()), float(tried.max()))
+    bins = np.searchsorted(grid.edges, tried, side="right")
+    assert (counts == np.bincount(bins, minlength=grid.bins)).all()
+    units = np.rint(np.clip((tried - grid.origin) * grid.scale, -(2.0**22), 2.0**22) * FINE).astype(np.int64)
+    expected = np.zeros(grid.bins, dtype=np.int64)
+    np.add.at(expected, bins, units)
+    assert (sums == expected).all()
 
 
 @given(values=columns)
