@@ -153,7 +153,7 @@ def test_a_missing_extra_names_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     from mlobs.grafana.remote import Grafana
 
     monkeypatch.setitem(__import__("sys").modules, "grafana_client", None)
-    with pytest.raises(MissingExtraError, match=r"mlobs\[grafana\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[grafana\]"):
         Grafana("http://127.0.0.1:3000", None)
 
 
