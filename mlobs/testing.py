@@ -69,7 +69,7 @@ class Seen:
         self.records = log.records
         self.labels = log.labels
 
-    def value(self, metric: str, **labels: str) -> float | None:
+    def value(self, metric: str, /, **labels: str) -> float | None:
         """Sum of the metric's samples that carry these labels; None when there is none."""
         found = [
             sample.value
