@@ -166,6 +166,7 @@ ATTR_GENAI_OUTPUT: Final = "gen_ai.usage.output_tokens"
 RULE_SLI_ERROR: Final = "slo:sli_error:ratio_rate{window}"
 RULE_OBJECTIVE: Final = "slo:objective:ratio"
 RULE_ERROR_BUDGET: Final = "slo:error_budget:ratio"
+RULE_PERIOD_DAYS: Final = "slo:time_period:days"
 RULE_CURRENT_BURN: Final = "slo:current_burn_rate:ratio"
 RULE_PERIOD_BUDGET_REMAINING: Final = "slo:period_error_budget_remaining:ratio"
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from mlobs.durations import parse_duration
 from mlobs.names import PAGE, SEVERITIES, TICKET
 from mlobs.notify.incident import Identity, cleaned, identity
 from mlobs.records import Alert
@@ -107,6 +108,9 @@ def to_alert(
         segment=labels.get("segment", ""),
         burn_rate=burn,
         budget_remaining=left,
+        bad=_number(annotations.get("bad")),
+        total=_number(annotations.get("total")),
+        long_window_s=_seconds(annotations.get("window")),
         exhausted_at=_exhausted_at(labels.get("slo", ""), burn, left, settings, now) if firing else None,
         summary=annotations.get("summary") or annotations.get("description") or "",
         labels={key: value for key, value in labels.items() if key not in _OWN},
@@ -243,6 +247,14 @@ def _onset(began: float | None, annotations: Mapping[str, str]) -> float | None:
 def is_ours(labels: Mapping[str, str]) -> bool:
     """Rules of others, which Alertmanager may route elsewhere, are not ours to page."""
     return bool(labels.get("service")) and labels.get("severity") in SEVERITIES
+
+
+def _seconds(text: str | None) -> float | None:
+    """`1h` as seconds; None for what is no duration."""
+    try:
+        return float(parse_duration(text)) if text else None
+    except ValueError:
+        return None
 
 
 def _number(text: str | None) -> float | None:

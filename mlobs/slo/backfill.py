@@ -56,13 +56,8 @@ def _lines(
         name = promql.window(length)
         if length in (STEP, 3600.0):
             for events, array in (("bad", counted.bad), ("total", counted.total)):
-                _append(
-                    families,
-                    promql.EVENTS.format(window=name),
-                    {**labels, "events": events},
-                    grid,
-                    array[places],
-                )
+                told = {**labels, "events": events, "sloth_window": name}
+                _append(families, promql.EVENTS, told, grid, array[places])
         seen = (counted.total > 0)[places]
         ratio = counted.ratio[places]
         _append(

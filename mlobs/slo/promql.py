@@ -4,7 +4,7 @@ by."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from mlobs import names
@@ -13,11 +13,13 @@ from mlobs.slo import timeslice
 from mlobs.slo.policy import Gates, Tier
 from mlobs.slo.sli import Gauge, Indicator, Term, exactly, quoted
 
-EVENTS = "mlobs:slo_events:increase{window}"
-"""Recorded counts of an objective's events in a window; `events` is `total` and one of `bad` and `good`."""
-BAD = "mlobs:slo_bad:increase{window}"
-REQUESTS = "mlobs:slo_requests:increase{window}"
-"""Recorded requests of a sliced objective, below its slices."""
+EVENTS = "mlobs:slo_events:increase"
+"""Recorded counts of an objective's events, by `sloth_window`; `events` is `total`, `bad`, and `good` where
+that is what the raw series count."""
+SUMS = "mlobs:slo_events:sum"
+"""The same of windows beyond the raw ones: sums of the recorded counts."""
+REQUESTS = "mlobs:slo_requests:increase"
+"""Recorded requests of a sliced objective, below its slices, by the same labels."""
 SLICE = "mlobs:slo_slice:bad"
 """1 for a bad slice, 0 for a good one, nothing for an empty one."""
 RATIO = "slo:sli_error:ratio_rate{window}"
@@ -72,6 +74,13 @@ def events(indicator: Indicator, length: float) -> str:
     return f"{_named(bad, 'bad')}\nor\n{_named(total, 'total')}"
 
 
+def windowed(expressions: Mapping[float, str]) -> str:
+    """One expression for several windows, each told by `sloth_window`."""
+    return "\nor\n".join(
+        f"{_named(expression, window(length), 'sloth_window')}" for length, expression in expressions.items()
+    )
+
+
 def slice_requests(indicator: Indicator, length: float) -> str:
     """Requests of a sliced objective in a window: all of them, and the fast ones."""
     return events(dataclasses.replace(indicator, sliced=False), length)
@@ -79,16 +88,41 @@ def slice_requests(indicator: Indicator, length: float) -> str:
 
 def slice_events(length: float, scope: str) -> str:
     """The same two series, of the slices that have been judged, for every sliced objective at once."""
-    recorded = f"{SLICE}{{{scope}}}[{window(length)}]"
-    bad = _named(f"sum_over_time({recorded})", "bad")
-    total = _named(f"count_over_time({recorded})", "total")
+    slices = f"{SLICE}{{{scope}}}[{window(length)}]"
+    bad = _named(f"sum_over_time({slices})", "bad")
+    total = _named(f"count_over_time({slices})", "total")
     # Idle is zero, and not absent; checks are never idle.
-    idle = f'0 * {REQUESTS.format(window="1m")}{{{scope},events="good"}}'
+    idle = f"0 * {_counted(60.0, scope, 'good', REQUESTS)}"
     return f"{bad}\nor\n{total}\nor\n{_named(idle, 'bad')}\nor\n{_named(idle, 'total')}"
 
 
-def _named(expression: str, value: str) -> str:
-    return f'label_replace({expression}, "events", "{value}", "", "")'
+def counts_good(indicator: Indicator) -> bool:
+    """Whether its good events are recorded: the bad ones follow for all objectives at once."""
+    if indicator.queries is not None:
+        return indicator.queries[0] == "good"
+    return len(indicator.bad) == 2 and not indicator.sliced
+
+
+def bad_events(scope: str) -> str:
+    """The bad events of every objective that counts its good ones; the rule's label says `bad`."""
+    total, good = (
+        f'sum without (events) ({EVENTS}{{{scope},events="{which}"}})' for which in ("total", "good")
+    )
+    return f"{total} - {good}"
+
+
+def recorded(length: float) -> str:
+    """Name under which the counts of a window are recorded."""
+    return EVENTS if raw(length) else SUMS
+
+
+def selected(name: str, scope: str, length: float, which: str) -> str:
+    """A recorded count of one window."""
+    return f'{name}{{{scope},events="{which}",sloth_window="{window(length)}"}}'
+
+
+def _named(expression: str, value: str, label: str = "events") -> str:
+    return f'label_replace({expression}, "{label}", "{value}", "", "")'
 
 
 def check_bad(gauge: Gauge) -> str:
@@ -109,9 +143,9 @@ def slice_bad(length: float, selector: str) -> str:
     """1 if the slice that ends now is bad, 0 if it is good, nothing if it is empty (timeslice.py says the
     rule)."""
     spans = [count * length for count in timeslice.growth(length)]
-    totals = [f"sum without (events) ({_requests(span, selector, 'total')})" for span in spans]
+    totals = [_counted(span, selector, "total", REQUESTS) for span in spans]
     slows = [
-        f"({total} - sum without (events) ({_requests(span, selector, 'good')}))"
+        f"({total} - {_counted(span, selector, 'good', REQUESTS)})"
         for span, total in zip(spans, totals, strict=True)
     ]
     # The shortest span that holds enough decides: a longer one speaks only where the shorter ones are too
@@ -122,10 +156,6 @@ def slice_bad(length: float, selector: str) -> str:
         evidence = f"(({_refuted(slow, total)} and {enough})\nor\n({evidence} unless {enough}))"
     bad = f"({slows[0]} > {timeslice.SLOW_SHARE} * {totals[0]})\nand\n{evidence}"
     return f"(({bad}) * 0 + 1)\nor\n(({totals[0]} > 0) * 0)"
-
-
-def _requests(length: float, selector: str, which: str) -> str:
-    return f'{REQUESTS.format(window=window(length))}{{{selector},events="{which}"}}'
 
 
 def _refuted(slow: str, total: str) -> str:
@@ -151,24 +181,23 @@ def long_events(length: float, scope: str) -> str:
     """Counts of a window beyond the raw ones, for every objective at once: tiles of 5 minutes, or of an
     hour for a whole period, so that nothing is averaged and nothing counted twice."""
     tile = "1h" if length > 7 * 86400.0 else "5m"
-    return f"sum_over_time({EVENTS.format(window=tile)}{{{scope}}}[{window(length)}:{tile}])"
+    tiles = f'{EVENTS}{{{scope},events=~"bad|total",sloth_window="{tile}"}}'
+    return f"sum_over_time({tiles}[{window(length)}:{tile}])"
 
 
-def _counted(length: float, scope: str, which: str) -> str:
-    recorded = f'{EVENTS.format(window=window(length))}{{{scope},events="{which}"}}'
-    return f"sum without (events) ({recorded})"
-
-
-def bad_count(length: float, scope: str) -> str:
-    """Bad events of every objective, whichever of bad and good it records."""
-    bad, total, good = (_counted(length, scope, which) for which in ("bad", "total", "good"))
-    return f"{bad}\nor\n({total} - {good})"
+def _counted(length: float, scope: str, which: str, name: str = "") -> str:
+    """By objective the counts of one window."""
+    counts = selected(name or recorded(length), scope, length, which)
+    return f"sum without (events, sloth_window) ({counts})"
 
 
 def ratio(length: float, scope: str) -> str:
     """Bad share of every objective; no sample where there were no events, never NaN."""
-    total = _counted(length, scope, "total")
-    return f"{BAD.format(window=window(length))}{{{scope}}}\n/\n({total} > 0)"
+    bad, total = (
+        f"sum without (events) ({selected(recorded(length), scope, length, which)})"
+        for which in ("bad", "total")
+    )
+    return f"{bad}\n/\n({total} > 0)"
 
 
 def coverage(length: float, scope: str) -> str:
@@ -178,29 +207,34 @@ def coverage(length: float, scope: str) -> str:
         for step, seconds in (("5m", 300.0), ("30m", 1800.0), ("1h", 3600.0), ("1d", 86400.0))
         if length / seconds <= 24 or seconds == 86400.0
     )
-    recorded = f'{EVENTS.format(window="5m")}{{{scope},events="total"}}[{window(length)}:{step}]'
-    return f"clamp_max(sum without (events) (count_over_time({recorded})) / {tiles}, 1)"
+    counts = f"{selected(EVENTS, scope, 300.0, 'total')}[{window(length)}:{step}]"
+    return f"clamp_max(sum without (events, sloth_window) (count_over_time({counts})) / {tiles}, 1)"
 
 
 def tier(tier: Tier, gates: Gates, scope: str, sliced: bool) -> str:
     """Where the tier burns; the value is the burn rate of the long window."""
-    long, short, factor = window(tier.long), window(tier.short), f"{float(tier.factor):g}"
+    factor = f"{float(tier.factor):g}"
     seen = coverage(tier.long, scope)
     least_long, least_short = gates.min_bad_long, gates.min_bad_short
     if sliced:
         least_long = gates.min_bad_slices if tier.severity == names.PAGE else 1
     return (
-        f"(\n  {burn(tier.long, scope)} * {seen}\n  > {factor} * (2 - {seen})\n)\n"
+        f"(\n  {burn(tier.long, scope)}\n  > {factor} * (2 - {seen}) / {seen}\n)\n"
         f"and {burn(tier.short, scope)} > {factor}\n"
-        f"and {BAD.format(window=long)}{{{scope}}} >= {least_long:g}\n"
-        f"and {BAD.format(window=short)}{{{scope}}} >= {least_short:g}"
+        f"and {_counted(tier.long, scope, 'bad')} >= {least_long:g}\n"
+        f"and {_counted(tier.short, scope, 'bad')} >= {least_short:g}"
     )
+
+
+def either(cases: Sequence[str], severity: str) -> str:
+    """Where any of the cases holds, with its severity as a label."""
+    return _named("\nor\n".join(f"({case})" for case in cases), severity, names.SEVERITY)
 
 
 def burn(length: float, scope: str) -> str:
     """Burn rate of a window, by objective."""
-    recorded = f"{RATIO.format(window=window(length))}{{{scope}}}"
-    return f"sum without (sloth_window) ({recorded}) / slo:error_budget:ratio{{{scope}}}"
+    ratios = f"{RATIO.format(window=window(length))}{{{scope}}}"
+    return f"sum without (sloth_window) ({ratios}) / slo:error_budget:ratio{{{scope}}}"
 
 
 def absolute(gates: Gates, scope: str) -> str:
@@ -209,10 +243,10 @@ def absolute(gates: Gates, scope: str) -> str:
     # `increase` extrapolates: ten events may read as 9.9.
     few, cases = gates.absolute_events - 0.5, []
     for length in gates.absolute_windows:
-        bad = f"{BAD.format(window=window(length))}{{{scope}}}"
+        bad = _counted(length, scope, "bad")
         cases.append(f"({bad} > {few:g} and {bad} >= 0.999 * {_counted(length, scope, 'total')})")
     longest = gates.absolute_windows[-1]
-    bad, total = f"{BAD.format(window=window(longest))}{{{scope}}}", _counted(longest, scope, "total")
+    bad, total = _counted(longest, scope, "bad"), _counted(longest, scope, "total")
     half = f"{bad} >= 0.5 * {total} and {bad} > slo:error_budget:ratio{{{scope}}} * {total}"
     cases.append(f"({bad} >= {gates.absolute_bad:g} and {half} and {total} > {few:g})")
     quiet = f"{_counted(3600.0, scope, 'total')} <= {gates.quiet_events:g}"

@@ -72,7 +72,7 @@ class RemoteSlo:
         questions = (
             f'{{__name__=~"slo:sli_error:ratio_rate.+",{mine}}}',
             f"{names.RULE_PERIOD_BUDGET_REMAINING}{{{mine}}}",
-            f'{{__name__=~"mlobs:slo_(bad|events):increase.+",events!="good",{mine}}}',
+            f'{{__name__=~"{promql.EVENTS}|{promql.SUMS}",events=~"bad|total",{mine}}}',
             f'ALERTS{{alertname=~"MlobsSlo.+",alertstate="firing",{mine}}}',
         )
         found: dict[str, dict[str, Any]] = {}
@@ -83,15 +83,12 @@ class RemoteSlo:
                 if labels["__name__"] == "ALERTS":
                     into.setdefault("ALERTS", []).append((labels["alertname"], labels.get(names.SEVERITY)))
                 else:
-                    into[labels["__name__"] + (":total" if "events" in labels else "")] = float(
-                        row["value"][1]
-                    )
+                    into[_key(labels["__name__"], labels)] = float(row["value"][1])
         return found
 
     def _status(self, each: Plan, found: Mapping[str, Any], now: float) -> SloStatus:
         objective, period = each.objective, promql.window(each.period)
-        bad = found.get(promql.BAD.format(window=period), 0.0)
-        total = found.get(promql.EVENTS.format(window=period) + ":total", 0.0)
+        bad, total = (found.get(f"{which} {period}", 0.0) for which in ("bad", "total"))
         account = budgets.budget(bad, total, objective.objective, each.period, 1.0)
         left = found.get(names.RULE_PERIOD_BUDGET_REMAINING)
         rates = {}
@@ -134,6 +131,11 @@ class RemoteSlo:
                 self._pointed = now
                 body = {each.name: each.remaining for each in self.statuses if each.remaining is not None}
                 upsert(connection, schema.point, [{"at": now, "body": json.dumps(body)}], ["at"])
+
+
+def _key(name: str, labels: Mapping[str, str]) -> str:
+    """Names a recorded series of one objective: counts are told apart by labels, the rest by name."""
+    return f"{labels['events']} {labels['sloth_window']}" if "events" in labels else name
 
 
 def _bytes(body: bytes | str) -> bytes:

@@ -1,16 +1,18 @@
 """Objectives -> recording and alerting rules for plain Prometheus (2.42 and 3.x), as data. Pure.
 
-Per objective the rules count its events in windows; ratios, budgets and alerts are shared by label, so that a
-hundred objectives need few rules. Sloth's recorded names and labels are kept for dashboards made for it.
+Per objective one rule counts its events, in all windows at once, and one states its budget; everything else
+is shared by label, so that a hundred objectives need few rules. Sloth's recorded names and labels are kept
+for dashboards made for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlobs import names
+from mlobs.objectives import error_budget
 from mlobs.settings import Settings
 from mlobs.slo import promql, timeslice
 from mlobs.slo.evaluate import Plan, plan
@@ -38,18 +40,16 @@ def rule_groups(settings: Settings) -> list[dict[str, Any]]:
     plans = [plan(objective, settings) for objective in settings.slo.objectives]
     tables = _tables(plans)
     labels = labels_of(settings, plans)
-    groups = []
-    slices = [
-        rule
-        for each in plans
-        if each.indicator.sliced
-        for rule in _slices(each, settings.slo.slice, labels[each.name])
-    ]
-    if slices:
-        groups.append({"name": f"mlobs-{settings.service}-slices", "interval": "1m", "rules": slices})
-    counted = [rule for each in plans for rule in _counts(each, labels[each.name])]
     scope = f"sloth_service={quoted(settings.service)}"
-    shared = [*_shared(plans, scope), *_alerts(tables, scope)]
+    groups = []
+    sliced = [each for each in plans if each.indicator.sliced]
+    if sliced:
+        length = settings.slo.slice
+        rules = [_requests(each, length, labels[each.name]) for each in sliced]
+        rules.append(_record(promql.SLICE, promql.slice_bad(length, scope)))
+        groups.append({"name": f"mlobs-{settings.service}-slices", "interval": "1m", "rules": rules})
+    counted = [rule for each in plans for rule in _own(each, labels[each.name])]
+    shared = [*_shared(plans, tables, scope), *_alerts(tables, scope)]
     shared += [_unjudged_alert(each, labels[each.name]) for each in plans if each.judging is not None]
     if settings.slo.breach:
         shared.append(_breach_alert(settings))
@@ -83,7 +83,7 @@ def _tables(plans: Sequence[Plan]) -> list[Table]:
     found: dict[tuple[object, ...], list[Plan]] = {}
     for each in plans:
         key = tuple((tier.long, tier.short, tier.factor, tier.severity == each.cap) for tier in each.tiers)
-        found.setdefault((*key, each.sliced, each.cap), []).append(each)
+        found.setdefault((*key, each.sliced, each.cap, each.period), []).append(each)
     return [
         Table(f"t{number}", members[0].tiers, tuple(members))
         for number, members in enumerate(found.values(), 1)
@@ -106,38 +106,30 @@ def _labels(each: Plan, settings: Settings, tables: Sequence[Table]) -> dict[str
     return {label: value for label, value in labels.items() if value}
 
 
-def _slices(each: Plan, length: float, labels: dict[str, str]) -> list[dict[str, Any]]:
-    """The requests of a slice and of the spans that it may grow to, and whether it is bad."""
-    selector = f"sloth_id={quoted(labels['sloth_id'])}"
+def _requests(each: Plan, length: float, labels: dict[str, str]) -> dict[str, Any]:
+    """The requests of a slice and of the spans that it may grow to."""
     spans = sorted({*(count * length for count in timeslice.growth(length)), 60.0})
-    counted = [
-        _record(
-            promql.REQUESTS.format(window=promql.window(span)),
-            promql.slice_requests(each.indicator, span),
-            labels,
-        )
-        for span in spans
-    ]
-    return [*counted, _record(promql.SLICE, promql.slice_bad(length, selector), labels)]
+    return _record(
+        promql.REQUESTS,
+        promql.windowed({span: promql.slice_requests(each.indicator, span) for span in spans}),
+        labels,
+    )
 
 
-def _counts(each: Plan, labels: dict[str, str]) -> list[dict[str, Any]]:
-    """The events of five windows (a sliced objective's are counted for all at once), and what was
-    promised."""
+def _own(each: Plan, labels: dict[str, str]) -> list[dict[str, Any]]:
+    """What one objective alone can say: its events in five windows (a sliced one's are counted for all at
+    once), and its budget."""
     rules = []
     if each.indicator.gauge is not None:
         rules.append(_record(promql.SLICE, promql.check_bad(each.indicator.gauge), labels))
     if each.indicator.of:
         members = [f"{labels['sloth_service']}-{member}" for member in each.indicator.of]
         rules.append(_record(promql.SLICE, promql.composite_bad(members), labels))
-    for length in _base_windows(each) if not _looked_at(each) else ():
-        name = promql.EVENTS.format(window=promql.window(length))
-        rules.append(_record(name, promql.events(each.indicator, length), labels))
-    objective = each.objective.objective
-    rules.append(_record(names.RULE_OBJECTIVE, f"vector({objective})", labels))
-    rules.append(_record(names.RULE_ERROR_BUDGET, f"vector({1 - objective})", labels))
-    rules.append(_record("slo:time_period:days", f"vector({each.period / 86400:g})", labels))
-    return rules
+    if not _looked_at(each):
+        windows = {length: promql.events(each.indicator, length) for length in _base_windows(each)}
+        rules.append(_record(promql.EVENTS, promql.windowed(windows), labels))
+    budget = error_budget(each.objective.objective)
+    return [*rules, _record(names.RULE_ERROR_BUDGET, f"vector({budget})", labels)]
 
 
 def _looked_at(each: Plan) -> bool:
@@ -146,53 +138,77 @@ def _looked_at(each: Plan) -> bool:
 
 
 def _base_windows(each: Plan) -> list[float]:
-    return sorted({*BASE, *(length for length in window_lengths(each.tiers) if promql.raw(length))})
+    wanted = (*window_lengths(each.tiers), each.period)
+    return sorted({*BASE, *(length for length in wanted if promql.raw(length))})
 
 
-def _shared(plans: Sequence[Plan], scope: str) -> list[dict[str, Any]]:
+def _shared(plans: Sequence[Plan], tables: Sequence[Table], scope: str) -> list[dict[str, Any]]:
     """Ratios and budgets of all objectives at once. `scope` keeps other services' rules out of ours."""
     bases = {length for each in plans for length in _base_windows(each)}
     longs = {length for each in plans for length in window_lengths(each.tiers) if not promql.raw(length)}
-    periods = {each.period for each in plans}
+    periods = sorted({each.period for each in plans})
     looked = {length for each in plans if _looked_at(each) for length in _base_windows(each)}
+    every = sorted(bases | longs | set(periods))
 
-    def events(length: float, expression: str) -> dict[str, Any]:
-        return _record(promql.EVENTS.format(window=promql.window(length)), expression, {})
+    def counts(
+        name: str, lengths: Iterable[float], expression: Callable[[float, str], str]
+    ) -> dict[str, Any]:
+        windows = {length: expression(length, scope) for length in sorted(lengths)}
+        return _record(name, promql.windowed(windows))
 
-    rules = [events(length, promql.slice_events(length, scope)) for length in sorted(looked)]
-    rules += [events(length, promql.long_events(length, scope)) for length in sorted(longs | periods)]
-    for length in sorted(bases | longs | periods):
-        name = promql.window(length)
-        rules.append(_record(promql.BAD.format(window=name), promql.bad_count(length, scope), {}))
-        rules.append(
-            _record(promql.RATIO.format(window=name), promql.ratio(length, scope), {"sloth_window": name})
-        )
-    rules.append(_record(names.RULE_CURRENT_BURN, promql.burn(300.0, scope), {}))
-    rates = [
-        f"{promql.burn(length, scope)} and (slo:time_period:days{{{scope}}} == {length / 86400:g})"
-        for length in sorted(periods)
+    rules = [counts(promql.EVENTS, looked, promql.slice_events)] if looked else []
+    if any(promql.counts_good(each.indicator) for each in plans):
+        rules.append(_record(promql.EVENTS, promql.bad_events(scope), {"events": "bad"}))
+    beyond = {length for length in {*longs, *periods} if not promql.raw(length)}
+    if beyond:
+        rules.append(counts(promql.SUMS, beyond, promql.long_events))
+    rules += [
+        _record(promql.RATIO.format(window=promql.window(length)), promql.ratio(length, scope))
+        for length in every
     ]
-    rules.append(_record("slo:period_burn_rate:ratio", "\nor\n".join(rates), {}))
+    promised = f"{names.RULE_ERROR_BUDGET}{{{scope}}}"
+    rules.append(_record(names.RULE_OBJECTIVE, f"1 - {promised}"))
+    rules.append(_record(names.RULE_PERIOD_DAYS, _days(tables, periods, scope)))
+    rules.append(_record("sloth_slo_info", f"{promised} * 0 + 1"))
+    rules.append(_record(names.RULE_CURRENT_BURN, promql.burn(300.0, scope)))
+    rates = [
+        f"{promql.burn(length, scope)} and ({names.RULE_PERIOD_DAYS}{{{scope}}} == {length / 86400:g})"
+        for length in periods
+    ]
+    rules.append(_record("slo:period_burn_rate:ratio", "\nor\n".join(rates)))
     left = f"1 - slo:period_burn_rate:ratio{{{scope}}}"
-    return [*rules, _record(names.RULE_PERIOD_BUDGET_REMAINING, left, {})]
+    return [*rules, _record(names.RULE_PERIOD_BUDGET_REMAINING, left)]
+
+
+def _days(tables: Sequence[Table], periods: Sequence[float], scope: str) -> str:
+    """Days of every objective's period: a table's objectives have one."""
+    if len(periods) == 1:
+        return f"{names.RULE_ERROR_BUDGET}{{{scope}}} * 0 + {periods[0] / 86400:g}"
+    cases = []
+    for period in periods:
+        labels = "|".join(table.label for table in tables if table.plans[0].period == period)
+        cases.append(f'{names.RULE_ERROR_BUDGET}{{{scope},mlobs_table=~"{labels}"}} * 0 + {period / 86400:g}')
+    return "\nor\n".join(cases)
 
 
 def _alerts(tables: Sequence[Table], scope: str) -> list[dict[str, Any]]:
-    """One alert per table and severity, and one for absent data."""
+    """One alert per table for burning, of either severity, and one for absent data."""
     rules = []
     for table in tables:
         selector = f"{scope},mlobs_table={quoted(table.label)}"
         first = table.plans[0]
+        cases, longs = [], []
         for severity in names.SEVERITIES:
-            cases = [
-                promql.tier(tier, first.gates, selector, first.sliced)
-                for tier in table.tiers
-                if tier.severity == severity and tier.reachable
-            ]
+            tiers = [tier for tier in table.tiers if tier.severity == severity and tier.reachable]
+            burning = [promql.tier(tier, first.gates, selector, first.sliced) for tier in tiers]
+            longs += [tier.long for tier in tiers]
             if severity == first.cap and not first.sliced:
-                cases.append(promql.absolute(first.gates, selector))
-            if cases:
-                rules.append(_burn_alert(severity, table.label, cases))
+                burning.append(promql.absolute(first.gates, selector))
+                longs.append(first.gates.absolute_windows[-1])
+            if burning:
+                cases.append(promql.either(burning, severity))
+        if cases:
+            rules.append(_burn_alert(table.label, cases, sorted(set(longs))))
         rules.append(_absent_alert(first.cap, table.label, selector, first.gates))
     return rules
 
@@ -203,24 +219,45 @@ _LEFT = (
 )
 
 
-def _burn_alert(severity: str, table: str, cases: Sequence[str]) -> dict[str, Any]:
+def _speaking(longs: Sequence[float]) -> str:
+    """A template that sets `$w` to the long window whose burn rate the alert has for its value: the tiers of
+    an alert are one condition, so that it stays one alert while it goes from one to the next."""
+    spoken = " ".join(f'"{promql.window(length)}"' for length in longs)
+    rate = "slo:sli_error:ratio_rate%s{sloth_id=%q} / on (sloth_id) slo:error_budget:ratio == %v"
+    return (
+        f'{{{{ $w := "" }}}}{{{{ range args {spoken} }}}}{{{{ if eq $w "" }}}}'
+        f'{{{{ if query (printf "{rate}" . $labels.sloth_id $value) }}}}{{{{ $w = . }}}}{{{{ end }}}}'
+        "{{ end }}{{ end }}"
+    )
+
+
+def _burn_alert(table: str, cases: Sequence[str], longs: Sequence[float]) -> dict[str, Any]:
+    window = _speaking(longs)
+    counted = (
+        '{{ with query (printf "{__name__=~%q,sloth_id=%q,events=%q,sloth_window=%q}" '
+        f'"{promql.EVENTS}|{promql.SUMS}" $labels.sloth_id "EVENTS" $w) }}}}'
+        '{{ . | first | value | printf "%.0f" }}{{ end }}'
+    )
     return {
         "alert": "MlobsSloBurn",
-        "expr": "\nor\n".join(f"({case})" for case in cases),
-        "labels": {names.SEVERITY: severity, "kind": "burn", "mlobs_table": table},
+        "expr": "\nor\n".join(cases),
+        "labels": {"kind": "burn", "mlobs_table": table},
         "annotations": {
             "summary": "{{ $labels.slo }}: burning {{ $value | humanize }} times too fast",
             "description": "See slo:current_burn_rate:ratio and slo:period_error_budget_remaining:ratio "
             "of {{ $labels.sloth_id }}.",
             "burn_rate": "{{ $value }}",
             "budget_remaining": _LEFT,
+            "window": f"{window}{{{{ $w }}}}",
+            "bad": window + counted.replace("EVENTS", "bad"),
+            "total": window + counted.replace("EVENTS", "total"),
         },
     }
 
 
 def _absent_alert(severity: str, table: str, selector: str, gates: Gates) -> dict[str, Any]:
     # Bad events are known only where all that they are made of is there: a missing bucket is an absence.
-    counted = f"{promql.BAD.format(window='5m')}{{{selector}}}"
+    counted = promql.selected(promql.EVENTS, selector, 300.0, "bad")
     wait = max(gates.absent_after, ABSENT_AFTER) - _COUNTED_BEFORE_ABSENT
     return {
         "alert": "MlobsSloAbsent",
@@ -276,8 +313,6 @@ def _breach_alert(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _record(name: str, expression: str, labels: dict[str, str]) -> dict[str, Any]:
+def _record(name: str, expression: str, labels: Mapping[str, str] | None = None) -> dict[str, Any]:
     rule: dict[str, Any] = {"record": name, "expr": expression}
-    if labels:
-        rule["labels"] = dict(labels)
-    return rule
+    return {**rule, "labels": dict(labels)} if labels else rule

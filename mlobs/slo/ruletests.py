@@ -2,7 +2,8 @@
 alerts speak.
 
 For every objective: its quickest page fires at T and is silent one step before, a five-minute blip that
-spends less than the tier's share is silent, and absent data page after a quarter of an hour.
+spends less than the tier's share is silent, and absent data page after a quarter of an hour. For drift
+besides: slices that nobody could judge are no events, and most of them are an absence.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from mlobs import names
 from mlobs.settings import Settings
+from mlobs.slo import promql
 from mlobs.slo.evaluate import Plan, plan
 from mlobs.slo.policy import Tier
 from mlobs.slo.promql import raw, window
@@ -35,6 +37,8 @@ def tests_document(settings: Settings, rules_file: str) -> dict[str, Any]:
     tests = [_burn_test(group) for group in _apart(burning)]
     tests += [_blip_test(group) for group in _apart(burning)]
     tests += [_absent_test(group) for group in _apart(testable)]
+    # Longer ones would take minutes: a rule is evaluated every 30 seconds.
+    tests += [_unjudged_test(each) for each in testable if each.judging is not None and raw(each.judging)]
     return {"rule_files": [rules_file], "evaluation_interval": f"{STEP}s", "tests": tests}
 
 
@@ -95,6 +99,33 @@ def _absent_test(plans: Sequence[Plan]) -> dict[str, Any]:
         for at, firing in ((gone - 60, False), (gone + 60, True)):
             checks.append(_expect(each, each.cap, at, firing=firing, alert="MlobsSloAbsent"))
     return _test("absent data speak after a quarter of an hour", plans, series, checks)
+
+
+def _unjudged_test(each: Plan) -> dict[str, Any]:
+    """As long as the judging looks back every slice is judged, then none is."""
+    assert each.judging is not None
+    whole, slices = int(each.judging), 20
+    phases, pace = [(whole, 0.0), (whole, 1.0)], SCRAPE * slices / whole
+    left, judged = each.indicator.unjudged[0].selector, each.indicator.total[0].selector
+    series = [
+        {"series": _spelled(judged), "values": _values(phases, pace, -1.0)},
+        {"series": _spelled(left, result="insufficient"), "values": _values(phases, pace, 1.0)},
+    ]
+    some, longest = whole * 14 // 10 // STEP * STEP, 6 * 3600
+    seen = slices * (whole - max(0, some - longest)) / whole
+    total = promql.selected(promql.EVENTS, f"slo={quoted(each.name)}", longest, "total")
+    checks = [
+        _expect(each, each.cap, some, firing=False, alert="MlobsSloAbsent"),
+        _expect(each, each.cap, whole * 2, firing=True, alert="MlobsSloAbsent"),
+        {
+            "expr": f"abs(sum({total}) - {seen:g}) < bool 0.01",
+            "eval_time": window(some),
+            "exp_samples": [{"labels": "{}", "value": 1}],
+        },
+    ]
+    return _test(
+        "slices that could not be judged are no events, most of them an absence", [each], series, checks
+    )
 
 
 def _test(

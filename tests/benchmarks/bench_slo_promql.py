@@ -43,11 +43,11 @@ def raw(folder: Path) -> None:
         )
         texts = {NAME: lines}
         for window in ("5m", "1h"):
-            texts[f"mlobs:slo_events:increase{window}"] = [
-                f'mlobs:slo_events:increase{window}{{{own},events="{kind}"}} 5 {t}'
+            texts.setdefault("mlobs:slo_events:increase", []).extend(
+                f'mlobs:slo_events:increase{{{own},events="{kind}",sloth_window="{window}"}} 5 {t}'
                 for kind in ("bad", "total")
                 for t in range(START + day * 86400, START + (day + 1) * 86400, 30)
-            ]
+            )
         texts["slo:sli_error:ratio_rate5m"] = [
             f'slo:sli_error:ratio_rate5m{{{own},sloth_window="5m"}} 0.001 {t}'
             for t in range(START + day * 86400, START + (day + 1) * 86400, 30)

@@ -22,6 +22,7 @@ from mlobs.notify.alertmanager import (
     to_alert,
 )
 from mlobs.notify.desk import Desk
+from mlobs.notify.drawing import burn_line
 from mlobs.notify.incident import identity, incident_key
 from mlobs.notify.receiver import receive
 from mlobs.notify.upstream import Reconciler
@@ -106,6 +107,26 @@ def test_its_alerts_are_incidents_under_the_keys_of_our_own_engine(token: Secret
     receive(posted(one("resolved")), "Bearer right", token, settings, desk, T0 + 600)
     desk.pump(T0 + 900)
     assert channel.kinds == ["firing", "resolved"]
+
+
+def test_a_burn_by_the_rules_says_how_many_of_how_many_over_which_window(token: Secret):
+    channel = Told()
+    desk = make_desk(channel)
+    counts = {"burn_rate": "83.33333333333333", "window": "1h", "bad": "3000", "total": "36000"}
+    body = posted(one() | {"annotations": counts})
+    receive(body, "Bearer right", token, settings_of(token), desk, T0)
+    desk.pump(T0)
+    (message,) = channel.got
+    (burn,) = message.page.burns
+    assert burn_line(burn, message.page).endswith("83.3 times too fast over 1 h, 3,000 bad of 36,000")
+
+
+@pytest.mark.parametrize("window", ["", "soon", "NaN", "-1h"])
+def test_a_window_that_is_no_duration_is_left_out(window: str):
+    alert = to_alert(
+        LABELS, {"window": window, "bad": "?", "total": "Inf"}, True, "", "", make_settings(), T0
+    )
+    assert (alert.long_window_s, alert.bad, alert.total) == (None, None, None)
 
 
 def test_the_same_webhook_twice_is_one_page(token: Secret):

@@ -33,6 +33,14 @@ def test_the_generated_tests_of_an_availability_objective_pass(promtool, tmp_pat
     prove(tmp_path, config, ruletests.tests_document(config, "slo.rules.yaml"))
 
 
+def test_the_generated_tests_of_slices_that_nobody_could_judge_pass(promtool, tmp_path) -> None:
+    config = settings(objective("drift", "drift", "0.95"))
+    document = ruletests.tests_document(config, "slo.rules.yaml")
+    tests = [test for test in document["tests"] if "could not be judged" in test["name"]]
+    assert len(tests) == 1
+    prove(tmp_path, config, document | {"tests": tests})
+
+
 @pytest.mark.nightly
 def test_the_generated_tests_of_every_kind_pass(promtool, tmp_path) -> None:
     config = settings(
@@ -92,6 +100,62 @@ def test_the_rules_hand_on_when_what_broke_began(promtool, tmp_path) -> None:
             {"alertname": "MlobsDriftBreach", "eval_time": "5m", "exp_alerts": [expected]},
         ],
     }
+    prove(tmp_path, config, {"rule_files": ["slo.rules.yaml"], "evaluation_interval": "30s", "tests": [case]})
+
+
+def test_a_burn_says_how_many_of_how_many_in_which_window(promtool, tmp_path) -> None:
+    """One alert while it goes from the quick tier to the slow one, with the numbers of each."""
+    config = settings(objective("up", "availability"))
+    labels = {
+        "slo": "up", "service": "fraud-api", "model": "fraud", "cause": "availability", "kind": "burn",
+        "mlobs_table": "t1", "sloth_id": "fraud-api-up", "sloth_service": "fraud-api", "sloth_slo": "up",
+        "severity": "page",
+    }  # fmt: skip
+
+    def said(at: str, rate: str, spoken: str, window: str, bad: int, total: int) -> dict:  # type: ignore[type-arg]
+        annotations = {
+            "summary": f"up: burning {spoken} times too fast",
+            "description": "See slo:current_burn_rate:ratio and slo:period_error_budget_remaining:ratio of "
+            "fraud-api-up.",
+            "burn_rate": rate, "budget_remaining": "1",
+            "window": window, "bad": str(bad), "total": str(total),
+        }  # fmt: skip
+        alerts = [{"exp_labels": labels, "exp_annotations": annotations}]
+        return {"alertname": "MlobsSloBurn", "eval_time": at, "exp_alerts": alerts}
+
+    series = 'mlobs_request_duration_seconds_count{{model="fraud",outcome="{}"}}'
+    # Ten requests a second for two hours, then half of them bad for ten minutes.
+    case = {
+        "interval": "15s",
+        "input_series": [
+            {"series": series.format("ok"), "values": "0+150x480 72075+75x39 75150+150x99"},
+            {"series": series.format("error"), "values": "0x480 75+75x39 3000x100"},
+        ],
+        "alert_rule_test": [
+            said("2h10m", "83.33333333333333", "83.33", "1h", 3000, 36000),
+            said("2h18m", "36.231884057971016", "36.23", "6h", 3000, 82800),
+        ],
+    }
+    prove(tmp_path, config, {"rule_files": ["slo.rules.yaml"], "evaluation_interval": "30s", "tests": [case]})
+
+
+def test_p99_slices_page_within_ten_minutes_and_a_stall_of_five_stays_silent_in_promtool(
+    promtool, tmp_path
+) -> None:
+    """As in test_reference_embedded.py: 5000 requests a second, 3 % slow for ever; all for five minutes."""
+    config = settings(*(dataclasses.replace(objective(n, "p99", "0.99"), model=n) for n in ("slow", "stall")))
+    slow, stall = (plan(each, config) for each in config.slo.objectives)
+    mature = 4500
+    checks = [
+        _expect(slow, "page", mature + 8 * 60 - STEP, firing=False),
+        _expect(slow, "page", mature + 10 * 60, firing=True),
+        *(_expect(stall, "page", mature + at, firing=False) for at in range(60, 1500, 120)),
+    ]
+    series = [
+        *_series(slow, [(mature, 0.005), (1500, 0.03)]),
+        *_series(stall, [(mature, 0.005), (300, 1.0), (1200, 0.005)]),
+    ]
+    case = {"interval": f"{SCRAPE}s", "input_series": series, "promql_expr_test": checks}
     prove(tmp_path, config, {"rule_files": ["slo.rules.yaml"], "evaluation_interval": "30s", "tests": [case]})
 
 

@@ -62,11 +62,29 @@ def test_text_of_users_cannot_leave_its_string(promtool, tmp_path) -> None:
     assert 'model="a\\"} or vector(1) # {{ query \\"up\\" }}\\n"' in path.read_text()
 
 
-@pytest.mark.parametrize("count", [1, 10, 100])
-def test_few_rules_per_objective(count: int) -> None:
+SLOTH = {
+    *(f"slo:sli_error:ratio_rate{window}" for window in ("5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d")),
+    "slo:objective:ratio", "slo:error_budget:ratio", "slo:time_period:days", "slo:current_burn_rate:ratio",
+    "slo:period_burn_rate:ratio", "slo:period_error_budget_remaining:ratio", "sloth_slo_info",
+}  # fmt: skip
+"""What Sloth 0.11 records for an objective of 30 days, in a rule each."""
+
+
+@pytest.mark.parametrize(("count", "most"), [(1, 20), (3, 10 * 3), (10, 4 * 10), (100, 2.2 * 100)])
+def test_few_rules_per_objective(count: int, most: float) -> None:
+    """Two of an objective's own; the 18 that are shared are Sloth's names less the budget's, and four."""
     config = settings(*(objective(f"up{n}", "availability") for n in range(count)))
-    rules = sum(len(group["rules"]) for group in rules_document(config)["groups"])
-    assert rules <= 8 * count + 36
+    rules = [rule for group in rules_document(config)["groups"] for rule in group["rules"]]
+    assert len(rules) <= most
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    assert recorded - SLOTH == {"mlobs:slo_events:increase", "mlobs:slo_events:sum"}
+    assert not SLOTH - recorded
+
+
+@pytest.mark.parametrize("share", ["0.9", "0.95", "0.99", "0.995", "0.999", "0.9995", "0.9999", "0.99999"])
+def test_a_promise_that_is_worked_out_from_its_budget_is_still_exact(share: str) -> None:
+    """`slo:objective:ratio` is `1 - slo:error_budget:ratio`, in floats."""
+    assert 1 - float(1 - Decimal(share)) == float(share)
 
 
 def test_the_kubernetes_object_carries_the_same_groups() -> None:

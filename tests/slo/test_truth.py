@@ -102,7 +102,9 @@ def test_the_rules_month_is_the_truth(promtool, tmp_path, begin: float, name: st
     ok, error, bad, total = counters((begin, begin + 1200))
     config = settings(objective("up", "availability"))
     [group] = rules_document(config)["groups"]
-    wanted = re.compile(r"increase(1h|30d)$|ratio_rate30d$|slo:(error_budget|objective|time_period|period_)")
+    wanted = re.compile(
+        r"slo_events:(increase|sum)$|ratio_rate30d$|slo:(error_budget|objective|time_period|period_)"
+    )
     rules = [rule for rule in group["rules"] if wanted.search(rule.get("record", ""))]
     hourly = {"groups": [{**group, "interval": "1h", "rules": rules}]}
     (tmp_path / "slo.rules.yaml").write_text(to_yaml(hourly))
