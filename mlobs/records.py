@@ -5,11 +5,28 @@ Times are seconds since the epoch, UTC, as float; durations are seconds; shares 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 RECORD_VERSION: Final = 1
+
+BY_RATE: Final = "rate"
+BY_ENTITY: Final = "entity"
+DRAWN: Final = (BY_RATE, BY_ENTITY)
+"""Reasons of what was drawn at a rate: by prediction (its id, or chance), or by entity."""
+
+
+def draw_of(ident: str) -> int:
+    """The number in [0, 2**32) by which an id is drawn: kept where it lies under rate * 2**32.
+
+    The same in every process and language: CRC-32 of the UTF-8 times 2654435761, modulo 2**32. The factor
+    matters: CRC-32 alone is linear, and of ids in a row (`order-00017`) it keeps, at 10 %, far more even ones
+    than odd ones or the reverse. Cost: 0.2 us.
+    """
+    return zlib.crc32(ident.encode("utf-8", "surrogatepass")) * 2654435761 & 0xFFFFFFFF
+
 
 Scalar = None | bool | int | float | str
 """What a feature, a prediction or a label may be once it is in a record."""
@@ -43,7 +60,9 @@ class FeatureRecord(NamedTuple):
     trace_id: str | None = None
     span_id: str | None = None
     sampling_reason: str = "rate"
-    """`rate`, or why it is always kept: `error`, `slow`, `near_threshold`, `trace`."""
+    """`rate` or, drawn with its whole entity, `entity`; or why it is always kept: `error`, `slow`,
+    `near_threshold`, `trace`.
+    """
     weight: float = 1.0
     """1 for a class that is always kept; else one over the rate."""
     record_version: int = RECORD_VERSION

@@ -44,6 +44,7 @@ class ModelSettings:
     runbook: str | None = None
     sample: float | None = None
     """Its own share of calls whose record is kept; None takes the one of the service."""
+    sample_by: str | None = None
     decision_threshold: float | None = None
     near_threshold: float | None = None
     """Predictions within this distance of `decision_threshold` are always kept."""
@@ -252,6 +253,8 @@ class Settings:
     lake: LakeSettings | None = None
     """None: nobody compacts but `mlobs log compact`."""
     sample: float = 0.01
+    sample_by: str = "prediction"
+    """`prediction`, or `entity`: all calls of an entity or none."""
     trace_sample: float | None = None
     """Share of calls whose spans are kept; None follows `sample`."""
     otlp: str | None = None

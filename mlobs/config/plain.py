@@ -31,6 +31,7 @@ def plain(file: File, base: Path, channels: Mapping[str, ChannelSettings]) -> Se
         feature_log=_location(file.feature_log, base),
         lake=_plain_lake(file.lake, base),
         sample=file.sample,
+        sample_by=file.sample_by,
         trace_sample=file.trace_sample,
         otlp=file.otlp,
         durability=file.durability,
@@ -82,6 +83,7 @@ def _plain_model(model: Model, base: Path) -> ModelSettings:
         },
         runbook=model.runbook,
         sample=model.sample,
+        sample_by=model.sample_by,
         decision_threshold=model.decision_threshold,
         near_threshold=model.near_threshold,
     )

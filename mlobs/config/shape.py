@@ -61,6 +61,7 @@ class Model(Part):
     reference: str | None = None
     runbook: str | None = None
     sample: float | None = Field(default=None, ge=0, le=1)
+    sample_by: Literal["prediction", "entity"] | None = None
     decision_threshold: float | None = None
     near_threshold: float | None = Field(default=None, gt=0)
     features: dict[str, Feature] = Field(default_factory=dict)
@@ -206,6 +207,7 @@ class File(Part):
     feature_log: str | None = None
     lake: Lake | None = None
     sample: float = Field(default=0.01, ge=0, le=1)
+    sample_by: Literal["prediction", "entity"] = "prediction"
     trace_sample: float | None = Field(default=None, ge=0, le=1)
     otlp: str | None = None
     durability: Literal["memory", "os", "disk"] = "os"

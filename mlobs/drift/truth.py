@@ -8,7 +8,6 @@ the predictions were made, whenever their labels came: exported is the newest da
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from mlobs import names
 from mlobs.drift import tables
+from mlobs.records import BY_ENTITY, draw_of
 from mlobs.settings import Settings
 from mlobs.stats.quality import quality
 
@@ -39,7 +39,9 @@ class Truth:
         named = [model.name for model in settings.models]
         self.models = frozenset(named if "" in asked else asked)
         rates = [settings.sample, *(model.sample or 0.0 for model in settings.models)]
-        self._limit = round(max(rates) * 2**32)
+        by_entity = BY_ENTITY in (settings.sample_by, *(model.sample_by for model in settings.models))
+        # Drawn by entity, a label's id says nothing of whether its record may still come: all wait.
+        self._limit = 2**32 if by_entity else round(max(rates) * 2**32)
         self._thresholds = {model.name: model.decision_threshold for model in settings.models}
         self._quality = Gauge(
             names.MODEL_QUALITY,
@@ -85,7 +87,7 @@ class Truth:
         waiting: list[dict[str, Any]] = [
             {"prediction_id": ident, "label": value, "label_time": at}
             for ident, (value, at) in told.items()
-            if ident not in known and zlib.crc32(ident.encode("utf-8", "surrogatepass")) < self._limit
+            if ident not in known and draw_of(ident) < self._limit
         ]
         before = _labels_of(connection, [str(row["prediction_id"]) for row in waiting])
         for row in waiting:

@@ -2,19 +2,21 @@
 
 A label whose prediction is not in the log is one of two: its id hashes out at the rate that was in force
 (it was never kept, and that is fine), or it is unknown (lost, expired, erased, or an id that nobody gave).
+Where calls are drawn by their entity a label, which has no entity, cannot be told apart so: it is `untold`.
 The rate is told by the records themselves: one over the weight of those kept by rate; of several rates the
 greatest counts, so that no label is called unsampled that could have been kept. Pure.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from mlobs.records import BY_ENTITY, DRAWN, draw_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Truth:
     """Labels of predictions that were never kept: their id hashes out."""
     unknown: int
     """Labels of ids that should be there and are not."""
+    untold: int = 0
+    """Labels without a prediction where some were drawn by entity: unsampled or unknown."""
 
 
 def join_truth(records: pa.Table, labels: pa.Table) -> Truth:
@@ -41,11 +45,13 @@ def join_truth(records: pa.Table, labels: pa.Table) -> Truth:
     latest = _latest(labels)
     known = records.column("prediction_id")
     outside = latest.filter(pc.invert(pc.is_in(latest.column("prediction_id"), known.combine_chunks())))
+    if pc.any(pc.equal(records.column("sampling_reason"), BY_ENTITY)).as_py():
+        untold, outside = len(outside), outside.slice(0, 0)
+    else:
+        untold = 0
     limit = round(greatest_rate(records) * 2**32)
     out = sum(
-        zlib.crc32(each.encode("utf-8", "surrogatepass")) >= limit
-        for each in outside.column("prediction_id").to_pylist()
-        if each is not None
+        draw_of(each) >= limit for each in outside.column("prediction_id").to_pylist() if each is not None
     )
     place = pc.index_in(known, latest.column("prediction_id").combine_chunks())
     has = pc.is_valid(place)
@@ -54,13 +60,13 @@ def join_truth(records: pa.Table, labels: pa.Table) -> Truth:
     for name in ("label", "label_time", "corrections"):
         joined = joined.append_column(name, latest.column(name).take(rows))
     corrected = int(np.count_nonzero(np.asarray(joined.column("corrections")) > 0))
-    return Truth(joined, len(records) - len(joined), corrected, out, len(outside) - out)
+    return Truth(joined, len(records) - len(joined), corrected, out, len(outside) - out, untold)
 
 
 def greatest_rate(records: pa.Table) -> float:
-    """The greatest sampling rate that a record kept by rate speaks of; 1.0 where none does."""
-    by_rate = records.filter(pc.equal(records.column("sampling_reason"), "rate"))
-    least = pc.min(by_rate.column("weight")).as_py()
+    """The greatest sampling rate that a drawn record speaks of; 1.0 where none does."""
+    drawn = records.filter(pc.is_in(records.column("sampling_reason"), pa.array(DRAWN)))
+    least = pc.min(drawn.column("weight")).as_py()
     return 1.0 if not least or least < 1 else 1.0 / float(least)
 
 

@@ -8,10 +8,12 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from contextvars import Token
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, cast
 
 from mlobs import names
+from mlobs.records import BY_ENTITY, BY_RATE
 from mlobs.sdk import meter, rows
 from mlobs.sdk.call import CURRENT, FIRST_LAP, USE, Call, Marker, Target, call_of
 from mlobs.sdk.capture import Extractors, first_mapping, snapshot
@@ -20,7 +22,7 @@ from mlobs.sdk.guard import Guard
 from mlobs.sdk.keep import drop_context, enter_trace, keep
 from mlobs.sdk.rows import Batch
 from mlobs.sdk.runtime import Runtime
-from mlobs.sdk.sampling import NEVER, crc_limit, geometric, kept_by_id
+from mlobs.sdk.sampling import NEVER, crc_limit, geometric, kept_by_id, say_that_no_entity_is_named
 from mlobs.sdk.trace import INCOMING
 from mlobs.sdk.values import BATCH, SIZES, add_value
 from mlobs.sdk.wrap import Mode, closure_cells, code_of, make_wrapper, names_used
@@ -89,6 +91,7 @@ class Binding:
         self._fast: float | None = None
         self._rate = 0.0
         self._crc_limit = 0
+        self._by_entity = False
         self._near: tuple[float, float] | None = None
         self._stand_in = Pending(self)
         self._cells = cast(meter.Cells, self._stand_in)
@@ -110,7 +113,7 @@ class Binding:
             "slow": self._slow,
             "stages": self.stages,
             "crc_limit": self._crc_limit,
-            "identify": self.extractors.prediction_id,
+            "identify": self.extractors.entity if self._by_entity else self.extractors.prediction_id,
             "incoming": INCOMING.get,
             "enter": CURRENT.set,
             "leave": CURRENT.reset,
@@ -141,7 +144,9 @@ class Binding:
         thresholds = runtime.settings.latency_thresholds(self.model)
         self._slow = thresholds[0] if thresholds and runtime.keeps else float("inf")
         self._fast = runtime.settings.good_threshold(self.model)
-        ident = self.extractors.prediction_id is not None and runtime.keeps
+        self._by_entity = runtime.by_entity(self.model) and self._names_entities(runtime)
+        ident = (self._by_entity or self.extractors.prediction_id is not None) and runtime.keeps
+        ident = ident and self.batch is None
         if self._looks():
             self._next = 0.0
         elif ident:
@@ -155,6 +160,7 @@ class Binding:
             Mode(
                 marked=True,
                 ident=ident,
+                entity=ident and self._by_entity,
                 traced=runtime.spans is not None,
                 sharded=self._shards is not None,
             )
@@ -176,7 +182,13 @@ class Binding:
 
     def mark(self) -> None:
         """Somebody asked for a running call: every later call has a marker."""
-        self._become(Mode(True, self._mode.ident, self._mode.traced, self._mode.sharded))
+        self._become(replace(self._mode, marked=True))
+
+    def _names_entities(self, runtime: Runtime) -> bool:
+        found = (self.extractors if self.batch is None else self.batch).entity is not None
+        if not found and runtime.keeps:
+            say_that_no_entity_is_named(self.model)
+        return found
 
     def _looks(self) -> bool:
         """Whether the end of every call is looked at: for its decision, or how near the threshold it is."""
@@ -251,7 +263,7 @@ class Binding:
         if number < 0:
             return self._kept(runtime, marker, None, "trace", args, kwargs)
         if number >= self._due and self._drawn(runtime, number):
-            return self._kept(runtime, marker, None, "rate", args, kwargs)
+            return self._kept(runtime, marker, None, BY_RATE, args, kwargs)
         return (_KEPT if self._looks() else self._slow), marker
 
     def _begun_batch(
@@ -268,19 +280,21 @@ class Binding:
         marker = [self, None, self.stages] if marker is None else marker
         call = call_of(marker)
         if call.chosen is None:
-            call.chosen = rows.choose(batch, args, kwargs, self._rate, self._crc_limit, runtime.random)
+            call.chosen = rows.choose(
+                batch, args, kwargs, self._rate, self._crc_limit, runtime.random, self._by_entity
+            )
             add_value(runtime.meter, BATCH, (self.model,), SIZES, len(call.chosen.rows))
         if number < 0 and runtime.keeps:
             rows.add(batch, call.chosen, range(len(call.chosen.rows)), "trace")
         runtime.end_price(began)
         if call.chosen.reasons:
             call.captured = True
-            return self._kept(runtime, marker, None, "trace" if number < 0 else "rate", args, kwargs)
+            return self._kept(runtime, marker, None, "trace" if number < 0 else BY_RATE, args, kwargs)
         return _KEPT, marker
 
     def _drawn(self, runtime: Runtime, number: float) -> bool:
         """Whether the draw ahead meets this call; draws the next one."""
-        if self.extractors.prediction_id is not None and runtime.keeps:
+        if self._mode.ident:
             self._unmark(number)
             return False
         if self._rate >= 1.0:  # every call is kept, whoever else is drawing
@@ -316,14 +330,17 @@ class Binding:
         if mode.marked == marked:  # each kept call comes here: one cell, not all of them
             self._closure["due"].cell_contents = self._due
         else:
-            self._become(Mode(marked, mode.ident, mode.traced, mode.sharded))
+            self._become(replace(mode, marked=marked))
 
     def prepare_ident(
         self, marker: Marker | None, ident: str, args: Args, kwargs: Kwargs
     ) -> tuple[float, Marker | None]:
         """A call whose id is under the rate: kept."""
         try:
-            return self._kept(self._settled(), marker, ident, "rate", args, kwargs)
+            runtime = self._settled()
+            if self._by_entity:
+                return self._kept(runtime, marker, self.identified(args, kwargs), BY_ENTITY, args, kwargs)
+            return self._kept(runtime, marker, ident, BY_RATE, args, kwargs)
         except Exception as problem:  # noqa: BLE001 - the guard's
             self.guard.swallow("prepare", problem)
             return self._slow, marker
@@ -333,19 +350,14 @@ class Binding:
     ) -> tuple[float, Marker | None]:
         """An id that is no text, or an extractor that raised: the number's text, or a draw without an id."""
         try:
-            take = self.extractors.prediction_id
-            assert take is not None
-            found = take(*args, **kwargs)
             runtime = self._settled()
-            if found is None:
-                if runtime.random() < self._rate:
-                    return self._kept(runtime, marker, None, "rate", args, kwargs)
-                return limit, marker
-            ident = meter.clean_label(found)
-            if kept_by_id(ident, self._crc_limit):
-                return self._kept(runtime, marker, ident, "rate", args, kwargs)
-            marker = [self, None, self.stages] if marker is None else marker
-            marker[1] = ident
+            decides, reason = self.extractors.decisive(self._by_entity, args, kwargs)
+            ident = self.identified(args, kwargs) if reason == BY_ENTITY else decides
+            if runtime.random() < self._rate if decides is None else kept_by_id(decides, self._crc_limit):
+                return self._kept(runtime, marker, ident, reason, args, kwargs)
+            if ident is not None:
+                marker = [self, None, self.stages] if marker is None else marker
+                marker[1] = ident
         except Exception:  # noqa: BLE001 - the guard's
             self.guard.swallow("prediction_id", problem)
         return limit, marker
@@ -497,7 +509,11 @@ class Binding:
         if call.segment is None and self.extractors.segment is not None:
             call.segment = self._guarded("segment", self._segment, args, kwargs)
         if call._id is None and self.extractors.prediction_id is not None:
-            call._id = self._guarded("prediction_id", self._ident, args, kwargs)
+            call._id = self.identified(args, kwargs)
+
+    def identified(self, args: Args, kwargs: Kwargs) -> str | None:
+        """The prediction id that the extractor gives; None without one, or where it fails. Never raises."""
+        return cast("str | None", self._guarded("prediction_id", self._ident, args, kwargs))
 
     def _segment(self, args: Args, kwargs: Kwargs) -> str | None:
         take = self.extractors.segment
@@ -534,12 +550,11 @@ class Binding:
             parent = INCOMING.get() if runtime.spans is not None else None
             if parent is not None and parent.sampled:
                 self._kept(runtime, marker, None, "trace", args, kwargs)
-            call._id = self._guarded("prediction_id", self._ident, args, kwargs)
-            if call._id is not None:
-                if kept_by_id(call._id, self._crc_limit):
-                    self._kept(runtime, marker, call._id, "rate", args, kwargs)
-            elif runtime.random() < self._rate:
-                self._kept(runtime, marker, None, "rate", args, kwargs)
+            call._id = self.identified(args, kwargs)
+            entity = self._guarded("entity", self._entity, args, kwargs) if self._by_entity else None
+            decides, reason = (call._id, BY_RATE) if entity is None else (entity, BY_ENTITY)
+            if runtime.random() < self._rate if decides is None else kept_by_id(decides, self._crc_limit):
+                self._kept(runtime, marker, call._id, reason, args, kwargs)
             call.start = perf_counter()
             return marker
         except Exception as problem:  # noqa: BLE001 - the guard's

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlobs.errors import Problem, UsageError, shown
+from mlobs.records import BY_ENTITY, BY_RATE
+from mlobs.sdk.meter import clean_label
 
 Extractor = Callable[..., Any]
 """Takes the arguments of the observed function."""
@@ -23,6 +25,20 @@ class Extractors:
     features: Extractor | None = None
     segment: Extractor | None = None
     decision: Extractor | None = None
+
+    def decisive(
+        self, by_entity: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[str | None, str]:
+        """The text that decides on keeping, and by what it does: the entity's, else the prediction's id.
+
+        None where there is neither. Raises what an extractor raises.
+        """
+        if by_entity and self.entity is not None:
+            entity = self.entity(*args, **kwargs)
+            if entity is not None:
+                return str(entity), BY_ENTITY
+        ident = None if self.prediction_id is None else self.prediction_id(*args, **kwargs)
+        return None if ident is None else clean_label(ident), BY_RATE
 
 
 def as_extractor(given: str | Extractor | None, field: str, fn: Callable[..., Any]) -> Extractor | None:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from mlobs import names
+from mlobs.records import DRAWN
 from mlobs.sdk import rows
 from mlobs.sdk.call import Call, Lap, Marker
 from mlobs.sdk.guard import Guard
@@ -150,6 +151,6 @@ def keep(
 def _traced(runtime: Runtime, call: Call, rate: float) -> bool:
     """Of the drawn calls the share that `trace_sample` asks for; of the always kept all."""
     share = runtime.settings.trace_sample
-    if call.reason != "rate" or share is None or share >= rate:
+    if call.reason not in DRAWN or share is None or share >= rate:
         return True
     return runtime.random() * rate < share

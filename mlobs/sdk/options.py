@@ -14,8 +14,8 @@ from mlobs.settings import MaskSettings, Settings
 # Keys of mlobs.yaml that need its reader; they are given to `init` in the same shape as in the file.
 _NESTED = ("models", "slo", "drift", "notify", "targets", "store", "listen", "public_url")
 _KNOWN = (
-    "service", "environment", "feature_log", "sample", "trace_sample", "otlp", "durability", "buckets",
-    "mask", "native", *_NESTED,
+    "service", "environment", "feature_log", "sample", "sample_by", "trace_sample", "otlp", "durability",
+    "buckets", "mask", "native", *_NESTED,
 )  # fmt: skip
 
 
@@ -44,6 +44,11 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str, str]] = {
         "for example feature_log='./featurelog'",
     ),
     "sample": (_is_share, "a share in [0, 1]", "write 0.01 for one call in a hundred"),
+    "sample_by": (
+        lambda value: value in ("prediction", "entity"),
+        "'prediction' or 'entity'",
+        "'entity' keeps all calls of an entity or none",
+    ),
     "trace_sample": (_is_share, "a share in [0, 1]", "write 0.01, or leave it out to follow sample"),
     "otlp": (
         lambda value: (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mlobs.records import FeatureRecord
+from mlobs.records import DRAWN, FeatureRecord
 from mlobs.sdk.call import Call, Lap
 from mlobs.sdk.meter import clean_label
 
@@ -65,5 +65,5 @@ def make_record(
         call.trace_id,
         call.span_id,
         call.reason,
-        1.0 / rate if call.reason == "rate" and rate > 0 else 1.0,
+        1.0 / rate if call.reason in DRAWN and rate > 0 else 1.0,
     )

@@ -1,7 +1,8 @@
 """Batch calls: one call, one duration, a record for each row that is kept.
 
-Sampling is of rows where they have ids, the same rows in every process, and of whole calls where they have
-none; each row of a failed, slow or traced call is kept. Either way a row's weight is one over its rate.
+Sampling is of rows where they have ids, the same rows in every process (or all rows of an entity), and of
+whole calls where they have none; each row of a failed, slow or traced call is kept. Either way a row's
+weight is one over its rate.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlobs.errors import Problem, UsageError, shown
-from mlobs.records import FeatureRecord
+from mlobs.records import BY_ENTITY, BY_RATE, DRAWN, FeatureRecord
 from mlobs.sdk.capture import Extractor, first_mapping, snapshot
 from mlobs.sdk.guard import Guard
 from mlobs.sdk.meter import clean_label
@@ -98,20 +99,28 @@ def choose(
     rate: float,
     limit: int,
     random: Callable[[], float],
+    by_entity: bool,
 ) -> Chosen:
     """The rows of a call and which are drawn: copied now, for the function may change them."""
     rows = as_sequence(batch.rows(*args, **kwargs))
     ids = None if batch.prediction_id is None else batch.prediction_id(args, kwargs, rows)
     chosen = Chosen(rows, ids)
-    if ids is None:
+    entities = batch.entity(args, kwargs, rows) if by_entity and batch.entity is not None else None
+    if ids is None and entities is None:
         if random() < rate:
-            add(batch, chosen, range(len(rows)), "rate")
-    else:
-        drawn = [
-            place for place, ident in enumerate(ids)
-            if ident is not None and kept_by_id(clean_label(ident), limit)
-        ]  # fmt: skip
-        add(batch, chosen, drawn, "rate")
+            add(batch, chosen, range(len(rows)), BY_RATE)
+        return chosen
+    drawn: dict[str, list[int]] = {BY_RATE: [], BY_ENTITY: []}
+    for place in range(len(rows)):
+        entity = None if entities is None else entities[place]
+        ident = None if ids is None else ids[place]
+        if entity is not None:
+            if kept_by_id(str(entity), limit):
+                drawn[BY_ENTITY].append(place)
+        elif random() < rate if ident is None else kept_by_id(clean_label(ident), limit):
+            drawn[BY_RATE].append(place)
+    for reason, places in drawn.items():
+        add(batch, chosen, places, reason)
     return chosen
 
 
@@ -173,7 +182,7 @@ def records(
             entity_key=None if entities[place] is None else str(entities[place]),
             segment=base.segment if segments[place] is None else clean_label(segments[place]),
             sampling_reason=reason,
-            weight=1.0 / rate if reason == "rate" and rate > 0 else 1.0,
+            weight=1.0 / rate if reason in DRAWN and rate > 0 else 1.0,
         )
 
 

@@ -9,7 +9,7 @@ from time import thread_time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlobs import names
-from mlobs.records import FeatureRecord, LabelRecord, Ledger, Scalar
+from mlobs.records import BY_ENTITY, FeatureRecord, LabelRecord, Ledger, Scalar
 from mlobs.sdk.buckets import Bounds, make_bounds, plain_bounds
 from mlobs.sdk.exemplars import Exemplars
 from mlobs.sdk.guard import Guard
@@ -116,6 +116,10 @@ class Runtime:
                     found = max(found, self.settings.trace_sample)
             self._rates[model] = found
         return found
+
+    def by_entity(self, model: str) -> bool:
+        """Whether the model's calls are drawn by their entity."""
+        return (self.settings.model(model).sample_by or self.settings.sample_by) == BY_ENTITY
 
     def bounds(self, model: str) -> Bounds:
         """Buckets of a model: the classic edges, and one on every latency threshold of its objectives."""

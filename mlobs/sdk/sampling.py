@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import zlib
 from collections.abc import Callable
+from functools import cache
+
+from mlobs.records import draw_of
 
 NEVER = 2.0**62
 """A number that no call reaches; a float, for it is compared with the calls counted in cells."""
@@ -26,10 +29,18 @@ def geometric(rate: float, random: Callable[[], float]) -> float:
 
 
 def crc_limit(rate: float) -> int:
-    """The CRC-32 under which an id is kept at `rate`: all ids for 1, none for 0."""
+    """The `draw_of` under which an id is kept at `rate`: all ids for 1, none for 0."""
     return min(_CRC_RANGE, max(0, round(rate * _CRC_RANGE)))
 
 
 def kept_by_id(prediction_id: str, limit: int) -> bool:
-    """True for the same ids in every process and language: CRC-32 of the UTF-8 under `limit`."""
-    return zlib.crc32(prediction_id.encode("utf-8", "surrogatepass")) < limit
+    """True for the same ids in every process and language; the wrapper of a call has it written out."""
+    return draw_of(prediction_id) < limit
+
+
+@cache
+def say_that_no_entity_is_named(model: str) -> None:
+    """Once a process and model: it is sampled otherwise than somebody asked for."""
+    logging.getLogger("mlobs").warning(
+        "sample_by: entity, but observe() of %r names no entity=: sampled by prediction", model
+    )

@@ -6,6 +6,7 @@ call's mode, written behind them:
 
     marked    a context variable carries the call, for stages and `current()`
     ident     an extractor gives the id, which decides on keeping
+    entity    ... and it is the entity's, not the prediction's
     traced    a sampled parent in the incoming context decides on keeping
     sharded   each thread has cells of its own: interpreters on which `cells[i] += 1` can lose a count
 
@@ -45,6 +46,7 @@ class Mode:
 
     marked: bool = True
     ident: bool = False
+    entity: bool = False
     traced: bool = False
     sharded: bool = False
 
@@ -76,10 +78,11 @@ _PLAIN = """
         return {wait}fn({arguments})
     try:  # ident
         ident = identify({arguments})  # ident
-        if crc32(ident.encode()) < crc_limit:  # ident
+        if crc32(ident.encode()) * 2654435761 & 0xFFFFFFFF < crc_limit:  # ident
             limit, marker = binding.prepare_ident(marker, ident, {positional}, {keywords})  # ident
         else:  # ident, marked
-            marker[1] = ident  # ident, marked
+            marker[1] = ident  # ident, marked, not entity
+            marker[1] = binding.identified({positional}, {keywords})  # ident, marked, entity
     except Exception as problem:  # ident
         try:  # ident
             limit, marker = binding.strange_ident(marker, limit, problem, {positional}, {keywords})  # ident
