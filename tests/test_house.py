@@ -66,7 +66,7 @@ EDGES: dict[str, str] = {
     "featurelog.kafka": "disk network: reads the client's settings, imports the client",
     "featurelog.kafkasource": "clock environment: waits for a broker so long and no longer; sees a fork",
     "featurelog.reader": "environment: hands it to what needs endpoint and credentials",
-    "featurelog.ship": "clock disk: locks the spool, removes what was shipped, dates dead letters",
+    "featurelog.ship": "clock environment disk: locks the spool, removes what was shipped, sees a fork",
     "featurelog.lake": "disk: decodes Parquet",
     "featurelog.storage": "randomness environment disk: partial names, S3 endpoint, files of the lake",
     "featurelog.spool": "disk: writes, locks and seals segments",

@@ -2,8 +2,9 @@
 
 The spool holds while the broker is away. A batch of blocks is handed to an idempotent producer; only when the
 broker has answered for every event of it is the position written, to `spool/ship.json`. Whoever dies in
-between sends the batch again, and readers drop duplicates by event id. An event that the broker will never
-take goes to `spool/dead/letters.jsonl` with the reason; other troubles stop the shipping.
+between sends the batch again, and readers drop duplicates by event id. The same is done when the producer
+gave itself up, as idempotent ones do when a broker comes back without its memory of them. An event that the
+broker will never take goes to `spool/dead/letters.jsonl` with the reason; other troubles stop the shipping.
 
     offered = delivered + dropped{dead_letter} + queued
 """
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -40,6 +41,10 @@ _OWN_FAULT: Final = (
     "INVALID_TIMESTAMP",
 )  # fmt: skip
 """Errors of an event that it keeps, however often it is sent."""
+_GIVING_UP: Final = 5
+"""Producers in a row that gave themselves up before they delivered a batch."""
+_OTHERS: Final[list[Any]] = []
+"""Producers of the parent, after a fork: taking one down waits for threads that the child has not."""
 
 
 class Shipped(msgspec.Struct):
@@ -95,13 +100,20 @@ class Shipper:
         self._state = load_position(folder) or Shipped()
         self._queued = 0
         self._producer: Any = None
+        self._process = os.getpid()
+        self._fatal = ""
+        """Why the producer in use has given itself up; it takes nothing any more."""
+        self._given_up = 0
 
     def ship(self, stop: Callable[[], bool] = lambda: False) -> int:
         """Ship what is in the spool by now; how many events were settled. Returns early once `stop()`.
 
-        Waits for a broker that is away. Raises UnavailableError for trouble that waiting does not mend; the
-        position then stays where everything before it is settled.
+        Waits for a broker that is away. Raises UnavailableError for trouble that waiting does not mend, and
+        in a forked child, whose parent ships; the position then stays where all before it is settled.
         """
+        if os.getpid() != self._process:
+            wanted, remedy = "the process that began to ship", "leave it to that one"
+            raise UnavailableError(Problem(str(self._folder), wanted, "a child of it", remedy))
         settled = 0
         while not stop():
             before = self._state.delivered + self._state.dead
@@ -164,6 +176,10 @@ class Shipper:
                 break
         if not self._await(batch, stop):
             return False
+        if self._fatal and (batch.waiting or batch.trouble):
+            self._give_up_producer()
+            return True  # the same batch again
+        self._given_up = 0
         self._settle(positions, batch, counts)
         if self._remove:
             self._take_away()
@@ -173,16 +189,19 @@ class Shipper:
         if self._producer is None:
             self._producer = self._kafka.Producer(self._settings)
 
-        while True:
+        while not self._fatal:
             try:
                 self._producer.produce(
                     self._address.topic, event.value, event.key, headers=_HEADERS, on_delivery=answered
                 )
             except BufferError:  # its queue is full
-                self._producer.poll(0.1)
+                self._poll(0.1)
                 continue
             except self._kafka.KafkaException as problem:
                 error = problem.args[0]
+                if error.fatal():
+                    self._fatal = f"{error.name()}: {error.str()}"
+                    break
                 if self._own_fault(error):
                     batch.dead.append((event.value, f"{error.name()}: {error.str()}"))
                 else:
@@ -190,37 +209,62 @@ class Shipper:
                 return
             batch.waiting += 1
             return
+        batch.trouble = self._fatal
 
     def _own_fault(self, error: Any) -> bool:
         return any(error.code() == getattr(self._kafka.KafkaError, name, None) for name in _OWN_FAULT)
 
+    def _poll(self, seconds: float) -> None:
+        """Take answers. A producer that gave itself up says so here, by raising."""
+        try:
+            self._producer.poll(seconds)
+        except self._kafka.KafkaException as problem:
+            error = problem.args[0]
+            if not error.fatal():
+                raise
+            self._fatal = f"{error.name()}: {error.str()}"
+
+    def _give_up_producer(self) -> None:
+        """Go on with a new one, unless that has not helped for a while. Raises UnavailableError."""
+        why = self._fatal
+        self._forget_producer()
+        self._given_up += 1
+        if self._given_up >= _GIVING_UP:
+            self._given_up = 0
+            self._complain(why)
+
     def _await(self, batch: _Batch, stop: Callable[[], bool]) -> bool:
-        """Until every event has its answer; False when stopped before. Raises UnavailableError."""
-        while batch.waiting:
+        """Until every event has its answer, or the producer gave itself up; False when stopped before. Raises
+        UnavailableError.
+        """
+        while batch.waiting and not self._fatal:
             if stop():
                 self._forget_producer()
                 return False
-            self._producer.poll(0.1)
-            if batch.trouble and not batch.waiting:
-                break
-        if batch.trouble:
+            self._poll(0.1)
+        if batch.trouble and not self._fatal:
             self._forget_producer()
-            raise UnavailableError(
-                Problem(
-                    f"topic {self._address.topic} at {self._address.brokers}",
-                    "a broker that takes events",
-                    batch.trouble[:200],
-                    "mend it; the spool holds what was not delivered",
-                )
-            )
+            self._complain(batch.trouble)
         return True
+
+    def _complain(self, trouble: str) -> NoReturn:
+        raise UnavailableError(
+            Problem(
+                f"topic {self._address.topic} at {self._address.brokers}",
+                "a broker that takes events",
+                trouble[:200],
+                "mend it; the spool holds what was not delivered",
+            )
+        )
 
     def _forget_producer(self) -> None:
         """Drop it with what it holds: the next batch begins at the stored position, with a new one."""
-        if self._producer is not None:
+        if self._producer is not None and os.getpid() != self._process:
+            _OTHERS.append(self._producer)
+        elif self._producer is not None:
             self._producer.purge()
-            self._producer.poll(0)
-            self._producer = None
+            self._poll(0)
+        self._producer, self._fatal = None, ""
 
     def _settle(self, positions: dict[str, Position], batch: _Batch, counts: Counts) -> None:
         """Dead letters first, then the position: dying in between writes a letter twice and loses none."""
@@ -237,6 +281,8 @@ class Shipper:
         if fresh != state:
             self._disk.write(POSITION, msgspec.json.encode(fresh))
         self._state, self._queued = fresh, 0
+        if self._fatal:
+            self._forget_producer()
 
     def _take_away(self) -> None:
         for segment in list_segments(self._folder):
