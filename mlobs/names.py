@@ -119,6 +119,8 @@ LABEL_MATURITY: Final = "mlobs_label_maturity_ratio"
 
 # -- metrics of `mlobs serve` -----------------------------------------------------------------------
 SERVE_LAST_TICK: Final = "mlobs_serve_last_tick_timestamp_seconds"
+COMPACTION_LAST_SUCCESS: Final = "mlobs_compaction_last_success_timestamp_seconds"
+COMPACTION_HELD: Final = "mlobs_compaction_held_segments"
 
 # -- metrics of the SLO engine -------------------------------------------------------------------
 BUDGET_REMAINING: Final = "mlobs_slo_error_budget_remaining_ratio"

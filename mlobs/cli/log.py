@@ -136,7 +136,7 @@ def compact(
     removed = 0
     if seconds is not None:
         lake = Lake(storage)
-        plan = plan_expiry(lake, seconds, time.time(), accept_clock)
+        plan = plan_expiry(lake, seconds, time.time(), accept_clock, _uptime())
         removed = plan.rows
         if not dry_run:
             expire(lake, plan, seconds)
@@ -145,12 +145,26 @@ def compact(
         print(json.dumps(found))  # noqa: T201 - the command's answer
     else:
         would = "would be removed" if dry_run else "removed"
+        held = f"; {result.held} segments wait for `mlobs log ship`" if result.held else ""
         print(  # noqa: T201 - as above
             f"{result.segments} segments: {result.records:,} records and {result.labels:,} labels in "
             f"{result.files} files, {result.bytes:,} bytes; {result.unreadable} unreadable stretches; "
-            f"{removed:,} expired rows {would}"
+            f"{removed:,} expired rows {would}{held}"
         )
     raise typer.Exit(EXIT_FINDING if result.unreadable else EXIT_FINE)
+
+
+def _uptime() -> Any:
+    """This machine's; None where it cannot be told."""
+    from pathlib import Path
+
+    from mlobs.featurelog.retention import Uptime
+
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return Uptime(boot, time.clock_gettime(time.CLOCK_BOOTTIME))
+    except (OSError, AttributeError):
+        return None  # not Linux
 
 
 def _seconds(keep: str) -> float | None:

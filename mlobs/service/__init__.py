@@ -111,9 +111,13 @@ class Service:
         reached = self.registry.get_sample_value(names.SERVE_LAST_TICK)
         return reached if reached is not None else 0.0
 
-    def count_failure(self, stage: str) -> None:
-        """Of what runs beside the ticks; from any thread."""
-        self._failures.labels(stage).inc()
+    def beside(self, stage: str, trouble: str) -> None:
+        """How a run beside the ticks ended, in words; "" is well. From any thread."""
+        with self._lock:
+            if trouble:
+                self._failed(stage, self.now, trouble)
+            else:
+                self._trouble.pop(stage, None)
 
     def close(self) -> None:
         self.desk.close()
@@ -141,7 +145,7 @@ class Service:
         return Alert(
             name=f"mlobs-{stage}-failing",
             cause="mlobs",
-            severity=names.PAGE,
+            severity=names.PAGE if stage in STAGES else names.TICKET,
             firing=True,
             since=trouble.since,
             at=now,
@@ -149,22 +153,26 @@ class Service:
             model="",
             environment=self.settings.environment,
             kind="meta",
-            summary=f"mlobs itself: the {stage} stage fails since {trouble.count} ticks: {trouble.text}",
+            summary=f"mlobs itself: {stage} failed {trouble.count} times in a row: {trouble.text}",
         )
 
     def _guarded(self, stage: str, now: float, work: Callable[[], _T]) -> _T | None:
         try:
             done = work()
         except Exception as problem:  # noqa: BLE001 - counted, logged and told below
-            self._failures.labels(stage).inc()
-            trouble = self._trouble.setdefault(stage, _Trouble(since=now))
-            trouble.count += 1
-            trouble.text = f"{type(problem).__name__}: {problem}"[:300]
+            trouble = self._failed(stage, now, f"{type(problem).__name__}: {problem}")
             if trouble.count in (1, FAILURES_BEFORE_PAGE) or trouble.count % 20 == 0:
                 _log.exception("the %s stage failed, %d times in a row", stage, trouble.count)
             return None
         self._trouble.pop(stage, None)
         return done
+
+    def _failed(self, stage: str, now: float, text: str) -> _Trouble:
+        self._failures.labels(stage).inc()
+        trouble = self._trouble.setdefault(stage, _Trouble(since=now))
+        trouble.count += 1
+        trouble.text = text[:300]
+        return trouble
 
 
 def with_own_address(settings: Settings, host: str, port: int) -> Settings:

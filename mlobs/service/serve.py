@@ -106,7 +106,7 @@ def serve(config: Path) -> None:
         mount(app, OnCall(settings, store, service.desk), lambda: service.now)
         log.info("mlobs serve: http://%s:%d", host, port)
         ticker = Ticker(service.tick, service.pump, settings.slo.scrape_interval)
-        compactor = Compactor(settings, service.count_failure)
+        compactor = Compactor(settings, service.beside, service.registry)
         compactor.start()
         if settings.clock == "wall":
             ticker.start()

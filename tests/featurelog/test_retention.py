@@ -1,13 +1,16 @@
 """Retention removes what is old, and never because a clock jumped."""
 
+import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from mlobs.cli import app
 from mlobs.errors import UnavailableError
 from mlobs.featurelog.compact import compact
 from mlobs.featurelog.lake import Lake
-from mlobs.featurelog.retention import expire, plan_expiry
+from mlobs.featurelog.retention import Uptime, expire, plan_expiry
 from mlobs.featurelog.storage import DiskStorage
 from tests.featurelog.helpers import opened, read_all, record
 
@@ -60,6 +63,51 @@ def test_a_jump_of_the_clock_and_of_the_data_removes_nothing_until_a_person_says
         run(lake, 400 * DAY)
     assert days_left(tmp_path) == [10, 11, 12, 400]
     assert run(lake, 400 * DAY, accept_clock=True) == 3
+
+
+def test_a_jump_of_two_days_shows_on_a_machine_that_was_not_restarted(tmp_path: Path) -> None:
+    lake = lake_of_days(tmp_path, range(10, 13))
+    plan = plan_expiry(lake, 3 * DAY, 12 * DAY, uptime=Uptime("boot", 500.0))
+    expire(lake, plan, 3 * DAY)
+    lake_of_days(tmp_path, range(18, 19))
+    with pytest.raises(UnavailableError, match=r"at most 1 h more .* got 144\.0"):
+        plan_expiry(lake, 3 * DAY, 18 * DAY + 300, uptime=Uptime("boot", 800.0))
+    assert days_left(tmp_path) == [10, 11, 12, 18]
+    set_right = plan_expiry(lake, 3 * DAY, 12 * DAY + 300, uptime=Uptime("boot", 800.0))
+    assert set_right.rows == 0, "a clock that is set right again needs nobody"
+    for elapsed in (Uptime("boot", 500.0 + 6 * DAY), Uptime("another", 3.0)):
+        assert plan_expiry(lake, 3 * DAY, 18 * DAY, uptime=elapsed).rows == 3, "six days have gone by"
+    assert plan_expiry(lake, 3 * DAY, 18 * DAY + 300, True, Uptime("boot", 800.0)).rows == 3
+
+
+def test_the_state_of_an_older_version_is_read(tmp_path: Path) -> None:
+    lake = lake_of_days(tmp_path, range(10, 13))
+    lake.storage.write("lake/retention.json", b'{"reference": 0.0}')
+    with pytest.raises(UnavailableError, match="7 days since the last run, got 12"):
+        plan_expiry(lake, DAY, 12 * DAY, uptime=Uptime("boot", 1.0))
+
+
+def test_the_command_does_not_remove_after_a_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    for age in (5, 0):
+        log = opened(tmp_path)
+        log.offer(record(age, event_time=now - age * DAY))
+        assert log.close(5)
+        compact(tmp_path, DiskStorage(tmp_path), now)
+
+    def compacted(*options: str) -> object:
+        done = CliRunner().invoke(app, ["log", "compact", str(tmp_path), "--keep", "6d", *options])
+        return done.exception or done.exit_code
+
+    assert compacted() == 0
+    log = opened(tmp_path)
+    log.offer(record(9, event_time=now + 3 * DAY))
+    assert log.close(5)
+    monkeypatch.setattr("time.time", lambda: now + 3 * DAY)
+    assert isinstance(compacted(), UnavailableError)
+    assert sum(file.rows for entry in Lake(DiskStorage(tmp_path)).entries() for file in entry.files) == 3
+    assert compacted("--accept-clock") == 0
+    assert sum(file.rows for entry in Lake(DiskStorage(tmp_path)).entries() for file in entry.files) == 2
 
 
 def test_a_clock_that_goes_back_removes_nothing(tmp_path: Path) -> None:

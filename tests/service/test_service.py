@@ -100,6 +100,29 @@ def test_a_stage_that_keeps_failing_is_told_counted_and_paged_while_the_others_g
     service.close()
 
 
+def test_a_compaction_that_keeps_failing_is_a_ticket_in_words_until_it_goes_well(tmp_path: Path) -> None:
+    traffic = Traffic(breaks=START + 1e9)
+    settings, store, service = make(tmp_path, traffic)
+    service.tick(traffic.now)
+    for _ in range(FAILURES_BEFORE_PAGE):
+        assert not notify_read.incidents(store, settings)
+        service.beside("compaction", "another run holds the log")
+        traffic.now += 60
+        answer = service.tick(traffic.now)
+    assert answer["failed"] == {"compaction": "another run holds the log"}
+    reasons = {"reason": "compaction"}
+    assert service.registry.get_sample_value("mlobs_internal_errors_total", reasons) == FAILURES_BEFORE_PAGE
+    (incident,) = notify_read.incidents(store, settings)
+    assert (incident.cause, incident.severity) == ("mlobs", "ticket")
+    service.beside("compaction", "")
+    for _ in range(10):
+        traffic.now += 60
+        answer = service.tick(traffic.now)
+    assert answer["failed"] == {}
+    assert notify_read.incidents(store, settings)[0].state == "resolved"
+    service.close()
+
+
 def test_links_lead_to_where_we_listen_unless_an_address_is_given() -> None:
     assert with_own_address(Settings("s"), "127.0.0.1", 9464).public_url == "http://127.0.0.1:9464"
     given = Settings("s", public_url="https://mlobs.example")
