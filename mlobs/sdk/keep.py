@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from functools import lru_cache, partial
-from time import perf_counter, time_ns
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, Protocol
 
-from mlobs import names
 from mlobs.records import DRAWN
 from mlobs.sdk import rows
 from mlobs.sdk.call import Call, Lap, Marker
 from mlobs.sdk.guard import Guard
-from mlobs.sdk.meter import clean_label
-from mlobs.sdk.record import make_record, stage_spans
+from mlobs.sdk.record import make_record
 from mlobs.sdk.rows import Batch
 from mlobs.sdk.runtime import Runtime
 from mlobs.sdk.spanjob import SpanJob
 from mlobs.sdk.trace import INCOMING, TraceContext, new_context
+
+_new = tuple.__new__
 
 
 class Observed(Protocol):
@@ -79,72 +78,43 @@ def keep(
     runtime: Runtime,
     observed: Observed,
     call: Call,
-    laps: list[Lap],
+    laps: Sequence[Lap],
     outcome: str,
     start: float,
     took: float,
     result: Any,
     error: BaseException | None,
     entity: str | None,
-    args: tuple[Any, ...] = (),
-    kwargs: Mapping[str, Any] | None = None,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
 ) -> None:
-    """Hand over a kept call; a few microseconds, the rest is done by threads of their own."""
-    if call.context is None:  # kept at its end: slow or failed
+    """Hand over a kept call; about 3 us, the rest is done by threads of their own."""
+    context = call.context
+    if context is None:  # kept at its end: slow or failed
         call.parent = _parent(runtime)
-        call.context = new_context(call.parent, runtime.bits, sampled=runtime.spans is not None)
+        context = call.context = new_context(call.parent, runtime.bits, sampled=runtime.spans is not None)
     rate = runtime.rate_of(observed.model)
+    now = runtime.clock()
+    if call._id is None:  # a draw of ours costs a third of what the system's random bytes do
+        call._id = f"{runtime.bits(128):032x}"
+    record = make_record(
+        call, laps, runtime.settings.service, observed.model, observed.version, observed.variant, outcome,
+        start, took, result, entity, now, rate,
+    )  # fmt: skip
     if runtime.log is not None:
-        record = make_record(
-            call,
-            laps,
-            service=runtime.settings.service,
-            model=observed.model,
-            version=observed.version,
-            variant=observed.variant,
-            outcome=outcome,
-            took=took,
-            result=result,
-            entity=entity,
-            now=runtime.clock(),
-            rate=rate,
-        )
         batch = observed.batch
         if batch is None or call.chosen is None:
             runtime.log.offer(record)
         else:
-            for row in rows.records(
-                batch, call.chosen, record, result, args, kwargs or {}, rate, runtime.guard
-            ):
+            for row in rows.records(batch, call.chosen, record, result, args, kwargs, rate, runtime.guard):
                 runtime.log.offer(row)
-    noted = (observed.model, observed.version, outcome), took, call.context, runtime.clock()
     if runtime.spans is None:
-        runtime.exemplars.note(*noted)
+        runtime.exemplars.note((observed.model, observed.version, outcome), took, context, now)
     elif _traced(runtime, call, rate):
-        shift = time_ns() - int(perf_counter() * 1e9)
+        kind = None if error is None else type(error).__qualname__
+        note = runtime.exemplars.note
         runtime.spans.offer(
-            SpanJob(
-                observed.model,
-                call.context,
-                call.parent,
-                shift + int(start * 1e9),
-                shift + int((start + took) * 1e9),
-                {
-                    names.ATTR_MODEL_NAME: observed.model,
-                    names.ATTR_MODEL_VERSION: observed.version,
-                    names.ATTR_MODEL_VARIANT: observed.variant,
-                    names.ATTR_PREDICTION_ID: call.prediction_id,
-                    names.ATTR_SEGMENT: None if call.segment is None else clean_label(call.segment),
-                    **(call.attributes or {}),
-                },
-                outcome,
-                None if error is None else type(error).__qualname__,
-                [
-                    (name, shift + int(began * 1e9), shift + int(ended * 1e9))
-                    for name, began, ended in stage_spans(laps)
-                ],
-                partial(runtime.exemplars.note, *noted),
-            )
+            _new(SpanJob, (record, context, call.parent, start, laps, call.attributes, kind, now, note))
         )
 
 

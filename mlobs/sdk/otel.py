@@ -23,10 +23,24 @@ def span_context(context: TraceContext, *, remote: bool = False) -> trace.SpanCo
     return trace.SpanContext(int(context.trace_id, 16), int(context.span_id, 16), remote, flags, state)
 
 
+class _Entered(trace.NonRecordingSpan):
+    """A span that stands for a context of ours, made theirs when somebody asks: most calls ask nothing of
+    others.
+    """
+
+    def __init__(self, context: TraceContext, remote: bool) -> None:
+        self.ours, self._remote = context, remote
+
+    def __repr__(self) -> str:
+        return f"NonRecordingSpan({self.get_span_context()!r})"
+
+    def get_span_context(self) -> trace.SpanContext:
+        return span_context(self.ours, remote=self._remote)
+
+
 def attach(context: TraceContext, *, remote: bool = False) -> Any:
     """Make `context` the current span of this context: what the call calls then continues the trace."""
-    span = trace.NonRecordingSpan(span_context(context, remote=remote))
-    return otel_context.attach(trace.set_span_in_context(span))
+    return otel_context.attach(trace.set_span_in_context(_Entered(context, remote)))
 
 
 def detach(token: Any) -> None:
@@ -36,7 +50,12 @@ def detach(token: Any) -> None:
 
 def active() -> TraceContext | None:
     """The active span of this context, None when there is none."""
-    found = trace.get_current_span().get_span_context()
+    span = trace.get_current_span()
+    if span is trace.INVALID_SPAN:
+        return None
+    if type(span) is _Entered:
+        return span.ours
+    found = span.get_span_context()
     if not found.is_valid:
         return None
     return TraceContext(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from itertools import cycle
 from time import thread_time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -74,7 +75,7 @@ class Runtime:
         self.started = time.time()
         self.spent = 0.0
         """CPU seconds of kept calls on the callers' threads, as measured on a share of them."""
-        self._priced = 0
+        self.turn = cycle([*[False] * (_PRICED_OF - 1), True]).__next__
         self.crew: Crew | None = None
         """The other workers of the service, if this process is one of several."""
         self._overhead = Overhead(calibrate)
@@ -83,18 +84,16 @@ class Runtime:
         self._rates: dict[str, float] = {}
 
     def begin_price(self) -> float:
-        """Before a piece of a kept call's work: the thread's CPU time, or a negative number for most pieces.
+        """Before a piece of a kept call's work whose `turn` it is: the thread's CPU time.
 
         The clock is a system call and would be the dearest part of the work: one piece in 31 is measured, and
         counts for all of them.
         """
-        self._priced = number = self._priced + 1
-        return thread_time() if number % _PRICED_OF == 0 else -1.0
+        return thread_time()
 
     def end_price(self, began: float) -> None:
         """After it; `began` is what `begin_price` gave."""
-        if began >= 0:
-            self.spent += _PRICED_OF * (thread_time() - began)
+        self.spent += _PRICED_OF * (thread_time() - began)
 
     @property
     def keeps(self) -> bool:

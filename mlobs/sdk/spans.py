@@ -1,9 +1,9 @@
 """Spans of kept calls: a bounded queue and one thread that hands them to an exporter.
 
-The caller's thread leaves a small tuple; OpenTelemetry's span objects are built by the thread. `flush` and
-`close` wait for their timeout at the most and say the truth: True only when the exporter took everything. No
-signal handler, no thread that outlives the process: it is a daemon, and what it has not sent is lost and was
-counted as queued.
+The caller's thread leaves a small tuple without a lock; OpenTelemetry's span objects are built by the thread.
+`flush` and `close` wait for their timeout at the most and say the truth: True only when the exporter took
+everything. No signal handler, no thread that outlives the process: it is a daemon, and what it has not sent
+is lost and was counted as queued.
 """
 
 from __future__ import annotations
@@ -47,28 +47,34 @@ class SpanPipeline:
     def reset(self) -> None:
         """Empty, without a thread: at the start, and in a forked child, whose parent sends its own."""
         self._queue: deque[SpanJob] = deque()
-        self._wake = threading.Condition(threading.Lock())
+        self._wake = threading.Condition(threading.RLock())  # a signal handler may make a kept call, too
         self._thread: threading.Thread | None = None
-        self._offered = self._delivered = 0
+        self._open = False
+        """Whether there is a thread that takes what is queued."""
+        self._taken = self._delivered = 0
+        """Of the calls that left the queue or never came in."""
         self._dropped: dict[str, int] = {}
         self._closed = False
         self._hurry = False
         self._last_success: float | None = None
 
-    def offer(self, job: SpanJob) -> bool:
-        """Queue a kept call's spans; False if they were dropped at once. About 1 us."""
+    def offer(self, job: SpanJob) -> None:
+        """Queue a kept call's spans. Takes no lock while all is well; 0.2 us."""
+        if self._open and len(self._queue) < MOST_CALLS:
+            self._queue.append(job)
+        else:
+            self._offer_late(job)
+
+    def _offer_late(self, job: SpanJob) -> None:
+        """The first one, and those that nobody can take."""
         with self._wake:
-            self._offered += job.spans
-            if self._closed:
-                self._drop("closed", job.spans)
-            elif len(self._queue) >= MOST_CALLS:
-                self._drop("full", job.spans)
-            elif self._thread is None and not self._start():
-                self._drop("no_thread", job.spans)
-            else:
+            if not self._open and not self._closed and (self._thread is not None or self._start()):
+                self._open = True
+            if self._open and len(self._queue) < MOST_CALLS:
                 self._queue.append(job)
-                return True
-        return False
+                return
+            self._taken += job.spans
+            self._drop("closed" if self._closed else "full" if self._open else "no_thread", job.spans)
 
     def _drop(self, reason: str, count: int) -> None:
         self._dropped[reason] = self._dropped.get(reason, 0) + count
@@ -88,7 +94,7 @@ class SpanPipeline:
         deadline = time.monotonic() + timeout
         with self._wake:
             lost = sum(self._dropped.values())
-            target = self._offered
+            target = self._offered()
             self._hurry = True
             self._wake.notify_all()
             while self._delivered + sum(self._dropped.values()) < target:
@@ -98,11 +104,15 @@ class SpanPipeline:
                 self._wake.wait(left)
             return sum(self._dropped.values()) == lost
 
+    def _offered(self) -> int:
+        """Spans so far; under the lock, for the thread counts what it takes under it."""
+        return self._taken + sum(job.spans for job in self._queue.copy())
+
     def close(self, timeout: float) -> bool:
         """Flush, then take nothing more."""
         done = self.flush(timeout)
         with self._wake:
-            self._closed = True
+            self._closed, self._open = True, False
             self._wake.notify_all()
         return done
 
@@ -110,9 +120,10 @@ class SpanPipeline:
         """The pipeline's account, in spans."""
         with self._wake:
             dropped = dict(self._dropped)
-            queued = self._offered - self._delivered - sum(dropped.values())
+            offered = self._offered()
+            queued = offered - self._delivered - sum(dropped.values())
             return Ledger(
-                PIPELINE, self._offered, self._delivered, dropped, queued, last_success=self._last_success
+                PIPELINE, offered, self._delivered, dropped, queued, last_success=self._last_success
             )
 
     # -- the thread --------------------------------------------------------------------------------------
@@ -128,6 +139,8 @@ class SpanPipeline:
                     wake.wait(INTERVAL_S)
                 self._hurry = False
                 batch = [queue.popleft() for _ in range(min(_BATCH, len(queue)))]
+                count = sum(job.spans for job in batch)
+                self._taken += count
             if batch:
                 reason = "export_failed"
                 try:
@@ -135,12 +148,10 @@ class SpanPipeline:
                     if self._export(exporter, batch):
                         reason = ""
                         for job in batch:
-                            if job.arrived is not None:
-                                job.arrived()
+                            job.arrived()
                 except Exception as problem:  # noqa: BLE001 - the guard's
                     self._guard.swallow("spans_export", problem)
                 with wake:
-                    count = sum(job.spans for job in batch)
                     if reason:
                         self._drop(reason, count)
                     else:
@@ -159,5 +170,6 @@ class SpanPipeline:
 
         from mlobs.sdk.otelspans import build
 
-        spans = build(batch, self._resource, self._bits)
+        shift = time.time_ns() - int(time.perf_counter() * 1e9)
+        spans = build(batch, self._resource, self._bits, shift)
         return exporter.export(spans) is SpanExportResult.SUCCESS

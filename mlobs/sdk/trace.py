@@ -52,12 +52,16 @@ def parse_traceparent(header: str, state: str = "") -> TraceContext | None:
     return TraceContext(trace_id, span_id, bool(int(flags, 16) & 1), state)
 
 
+_NOT_ZERO = 1 << 64 | 1
+_new = tuple.__new__
+
+
 def new_context(parent: TraceContext | None, bits: Callable[[int], int], *, sampled: bool) -> TraceContext:
     """A span of its own: in the parent's trace, or in a new one. `bits(n)` draws n random bits."""
-    span_id = f"{bits(64) or 1:016x}"
     if parent is None:
-        return TraceContext(f"{bits(128) or 1:032x}", span_id, sampled)
-    return TraceContext(parent.trace_id, span_id, sampled, parent.state)
+        digits = f"{bits(192) | _NOT_ZERO:048x}"  # one draw for both: zeros alone are no id
+        return _new(TraceContext, (digits[:32], digits[32:], sampled, ""))
+    return TraceContext(parent.trace_id, f"{bits(64) or 1:016x}", sampled, parent.state)
 
 
 INCOMING: ContextVar[TraceContext | None] = ContextVar("mlobs_incoming", default=None)

@@ -17,9 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mlobs
-from mlobs.sdk import binding as binding_module
+from mlobs.sdk import beginning, ending, settled
+from mlobs.sdk import binding as last
 from mlobs.sdk.api import _BINDINGS, installed
 from mlobs.sdk.binding import Binding
+from mlobs.sdk.call import CURRENT
 from mlobs.sdk.runtime import Runtime
 from mlobs.settings import Settings
 from mlobs.testing import MemoryLog
@@ -56,7 +58,7 @@ DEEPER = (
     "binding.prepare", "binding.prepare_ident", "binding.strange_ident", "binding.failed", "binding.finished",
     "runtime.clock", "runtime.random", "runtime.bits", "runtime.log.offer", "runtime.meter.block",
     "runtime.meter.add", "runtime.exemplars.note", "module.call_of", "module.keep", "module.snapshot",
-    "module.first_mapping", "module.perf_counter", "runtime.begin_price", "runtime.end_price",
+    "module.first_mapping", "module.perf_counter", "runtime.turn", "runtime.begin_price", "runtime.end_price",
     "module.bisect_left", "module.enter_trace", "module.drop_context",
 )  # fmt: skip
 SITES = (None, *CLOSURE, *DEEPER)
@@ -139,13 +141,17 @@ def breaks(site: str | None, binding: Binding, runtime: Runtime, patch: pytest.M
         binding._set_closure()
     elif site is not None:
         owner, _, name = site.rpartition(".")
+        if owner == "module":
+            for module in (settled, beginning, ending, last):
+                if hasattr(module, name):
+                    patch.setattr(module, name, boom)
+            return
         target: Any = {
             "binding": binding,
             "runtime": runtime,
             "runtime.log": runtime.log,
             "runtime.meter": runtime.meter,
             "runtime.exemplars": runtime.exemplars,
-            "module": binding_module,
         }[owner]
         patch.setattr(target, name, boom)
 
@@ -174,7 +180,7 @@ def compare(case: tuple[Any, ...]) -> None:
     value, result, error, site, kind, sample, with_id, with_decision = case
     value, result, error = HOSTILE[value], HOSTILE[result], ERRORS[error] if error >= 0 else None
     bare = behaviours(result, error)[kind]
-    binding_module.CURRENT.set(None)
+    CURRENT.set(None)
     with pytest.MonkeyPatch.context() as patch:
         runtime = Runtime(Settings(service="test", sample=sample), log=MemoryLog())
         with installed(runtime):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import threading
 from collections.abc import Sequence
 
@@ -13,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import mlobs
 from mlobs.sdk import otel
+from mlobs.sdk import spans as spans_module
 from mlobs.sdk.api import installed
 from mlobs.sdk.runtime import Runtime
 from mlobs.sdk.spans import SpanPipeline
@@ -191,3 +194,99 @@ def test_a_call_of_a_sampled_trace_has_weight_one_whether_or_not_it_was_also_dra
         INCOMING.reset(token)
     assert isinstance(runtime.log, MemoryLog)
     assert [record.weight for record in runtime.log.records] == [1.0] * 2000
+
+
+def test_threads_that_hand_over_at_once_lose_no_span_from_the_account() -> None:
+    exporter = InMemorySpanExporter()
+    threads, calls = 8, 60
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with installed(traced(exporter)) as runtime:
+            workers = [
+                threading.Thread(target=lambda: [score({}) for _ in range(calls)]) for _ in range(threads)
+            ]
+            for worker in workers:
+                worker.start()
+            assert runtime.spans is not None
+            while any(worker.is_alive() for worker in workers):
+                assert runtime.spans.ledger().balanced
+            assert runtime.flush(20.0)
+            ledger = runtime.spans.ledger()
+    finally:
+        sys.setswitchinterval(interval)
+    assert ledger.offered == ledger.delivered == 3 * threads * calls
+    assert len(exporter.get_finished_spans()) == 3 * threads * calls
+
+
+class Gated(SpanExporter):
+    """Says when it was asked, and answers when it may."""
+
+    def __init__(self) -> None:
+        self.asked, self.may = threading.Event(), threading.Event()
+        self.taken = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.asked.set()
+        assert self.may.wait(20.0)
+        self.taken += len(spans)
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None: ...
+
+
+def test_a_queue_that_is_full_drops_and_counts_every_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spans_module, "MOST_CALLS", 5)
+    exporter = Gated()
+    with installed(traced(exporter)) as runtime:
+        score({})
+        assert exporter.asked.wait(20.0)
+        for _ in range(8):
+            score({})
+        assert runtime.spans is not None
+        ledger = runtime.spans.ledger()
+        assert (ledger.offered, ledger.queued, dict(ledger.dropped)) == (27, 18, {"full": 9})
+        exporter.may.set()
+        assert runtime.flush(20.0)
+        assert runtime.close(20.0)
+        score({})
+        ledger = runtime.spans.ledger()
+    assert exporter.taken == ledger.delivered == 18
+    assert dict(ledger.dropped) == {"full": 9, "closed": 3}
+    assert ledger.balanced
+
+
+def test_a_stage_that_outlives_its_call_is_in_no_span_and_the_account_stays() -> None:
+    exporter = InMemorySpanExporter()
+    left: list[object] = []
+
+    @mlobs.observe(model="outlived")
+    def outlived() -> None:
+        stage = mlobs.stage("afterwards")
+        stage.__enter__()
+        left.append(stage)
+
+    with installed(traced(exporter)) as runtime:
+        outlived()
+        assert runtime.spans is not None
+        before = runtime.spans.ledger().offered
+        left[0].__exit__(None, None, None)  # type: ignore[attr-defined]
+        assert runtime.flush(5.0)
+        assert runtime.spans.ledger().offered == before == 1
+    assert [span.name for span in exporter.get_finished_spans()] == ["outlived"]
+    assert isinstance(runtime.log, MemoryLog)
+    assert runtime.log.records[0].stage_durations_s == {}
+
+
+def test_a_kept_call_in_a_signal_handler_waits_for_no_lock_of_the_interrupted_one() -> None:
+    exporter = InMemorySpanExporter()
+    with installed(traced(exporter)) as runtime:
+        assert runtime.spans is not None
+        before = signal.signal(signal.SIGUSR1, lambda *_: score({}))
+        try:
+            with runtime.spans._wake:  # as a first call has it, or a flush
+                signal.raise_signal(signal.SIGUSR1)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert runtime.flush(5.0)
+    assert len(exporter.get_finished_spans()) == 3
