@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
+from typing import Final
+
+from mlobs.errors import nearest
+
+BETTER: Final = {
+    "auc": "higher", "precision": "higher", "recall": "higher",
+    "log_loss": "lower", "brier": "lower", "mae": "lower", "rmse": "lower",
+}  # fmt: skip
+"""Of the measures of a model's quality that mlobs makes, which way is better."""
+_SHARES = frozenset({"auc", "precision", "recall", "brier"})
 
 
 def parse_objective(text: str | int | float | Decimal) -> Decimal:
@@ -41,3 +51,26 @@ def show_objective(objective: Decimal) -> str:
 def error_budget(objective: Decimal) -> Decimal:
     """`1 - objective`, exactly: 0.001 of 99.9 %."""
     return 1 - objective
+
+
+def quality_better(metric: str, better: str | None, threshold: Decimal | None) -> str:
+    """`higher` or `lower`: where a measure of a model's quality is better.
+
+    Known of the measures in BETTER; of another `better` has to say it. Raises ValueError, with the advice in
+    it, for one that does not, for one that says the opposite of what is known, and for a threshold that no
+    value of the measure, or every one, keeps.
+    """
+    known = BETTER.get(metric)
+    if known is None and better is None:
+        raise ValueError(
+            f"{metric[:40]!r} is no measure of mlobs's own, so say which way is better: `better: higher` or "
+            f"`better: lower`; {nearest(metric, BETTER)}"
+        )
+    if known is not None and better not in (None, known):
+        raise ValueError(f"{known} is better of {metric}: drop `better: {better}`")
+    if threshold is not None and known is not None:
+        if metric in _SHARES and not 0 <= threshold <= 1:
+            raise ValueError(f"{metric} lies between 0 and 1: write a threshold like 0.8, not {threshold}")
+        if threshold < 0:
+            raise ValueError(f"{metric} is never below zero: every look would be bad at {threshold}")
+    return known or better or "higher"

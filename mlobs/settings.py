@@ -69,8 +69,8 @@ class SliSettings:
 
     availability; latency and p99 (`threshold` in seconds); data_quality (`check`); drift; freshness
     (`threshold` = greatest age, of `metric`); ratio (`good` or `bad`, and `total`, as PromQL selectors);
-    boolean (`metric`); model_quality (`metric`, `threshold`); good_prediction; composite (`of`: names of
-    other objectives, all of which must hold).
+    boolean (`metric`); model_quality (`metric`, `threshold`, `better`: higher or lower); good_prediction;
+    composite (`of`: names of other objectives, all of which must hold).
     """
 
     kind: str
@@ -81,6 +81,7 @@ class SliSettings:
     bad: str | None = None
     total: str | None = None
     of: tuple[str, ...] = ()
+    better: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from mlobs.config.values import (
     share,
 )
 from mlobs.errors import nearest
+from mlobs.objectives import quality_better
 from mlobs.settings import SliSettings
 
 
@@ -119,6 +120,15 @@ class Boolean(Part):
 class Quality(Part):
     metric: Name
     threshold: Decimal
+    better: Literal["higher", "lower"] | None = None
+
+    @model_validator(mode="after")
+    def _known_way(self) -> Quality:
+        try:
+            quality_better(self.metric, self.better, self.threshold)
+        except ValueError as problem:
+            raise refuse("a measure and which way it is better", str(problem)) from None
+        return self
 
 
 class Composite(Part):

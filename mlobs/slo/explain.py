@@ -7,7 +7,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from mlobs.durations import speak_duration
-from mlobs.objectives import show_objective
+from mlobs.objectives import quality_better, show_objective
 from mlobs.settings import ObjectiveSettings, Settings
 from mlobs.slo.policy import tiers
 from mlobs.slo.promql import window
@@ -22,7 +22,7 @@ GOOD = {
     "drift": "judged windows show no drift",
     "freshness": "looks find the data younger than {threshold}",
     "good_prediction": "predictions are fast, valid, fresh and successful",
-    "model_quality": "looks find the quality at {threshold} or better",
+    "model_quality": "looks find {threshold}",
     "boolean": "looks find it up",
     "ratio": "events are good",
     "composite": "looks find every one of {of} keeping its promise",
@@ -91,7 +91,11 @@ def _forecast(status: SloStatus, zone: ZoneInfo) -> Iterable[str]:
 def _threshold(objective: ObjectiveSettings) -> str:
     value = objective.sli.threshold
     assert value is not None
-    return f"{value}" if objective.sli.kind == "model_quality" else speak_duration(float(value))
+    sli = objective.sli
+    if sli.kind != "model_quality":
+        return speak_duration(float(value))
+    better = quality_better(sli.metric or "", sli.better, value)
+    return f"{sli.metric} at {value} or {'less' if better == 'lower' else 'more'}"
 
 
 def _date(at: float, zone: ZoneInfo) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from mlobs import names
+from mlobs.objectives import quality_better
 from mlobs.settings import ObjectiveSettings, SliSettings
 
 WINDOW = "$window"
@@ -191,7 +192,10 @@ def indicator(objective: ObjectiveSettings) -> Indicator:
     if sli.kind == "model_quality":
         metric = Matcher(names.METRIC, "=", sli.metric or "")
         selector = Selector(names.MODEL_QUALITY, (*base, metric))
-        return _checked(sli.kind, Gauge(selector, "<", float(sli.threshold or 0)))
+        better = quality_better(sli.metric or "", sli.better, sli.threshold)
+        return _checked(
+            sli.kind, Gauge(selector, ">" if better == "lower" else "<", float(sli.threshold or 0))
+        )
     if sli.kind == "boolean":
         return _checked(sli.kind, Gauge(parse_selector(sli.metric or ""), "<", 1.0))
     if sli.kind == "ratio":

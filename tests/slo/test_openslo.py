@@ -13,7 +13,7 @@ from mlobs.slo.openslo import bundle_of, read_openslo, settings_of, write_opensl
 from mlobs.slo.policy import WORKBOOK
 from mlobs.slo.rules import rules_document
 from tests.slo.test_sli import KINDS
-from tests.slo.world import objective
+from tests.slo.world import objective, settings
 
 FOREIGN = """\
 apiVersion: openslo/v1
@@ -140,3 +140,17 @@ def test_every_problem_is_said_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         read_openslo(broken)
     assert len(caught.value.problems) == 2
+
+
+def test_an_op_that_says_the_opposite_of_the_measure_is_refused() -> None:
+    text = write_openslo(bundle_of(settings(*(each for each in KINDS if each.name == "brier"))))
+    assert "op: lte" in text
+    with pytest.raises(ConfigError, match="lower is better of brier: write op: lte"):
+        read_openslo(text.replace("op: lte", "op: gte"))
+
+
+def test_a_models_quality_by_its_bare_series_is_refused_and_not_taken_for_an_age() -> None:
+    text = write_openslo(bundle_of(settings(*(each for each in KINDS if each.name == "brier"))))
+    bare = "\n".join(line for line in text.split("\n") if "mlobs/" not in line)
+    with pytest.raises(ConfigError, match="model_quality"):
+        read_openslo(bare.replace("  annotations:\n", ""))

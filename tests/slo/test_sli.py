@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 from decimal import Decimal
 
+import numpy as np
 import pytest
 
+from mlobs.config import parse_settings
 from mlobs.errors import ConfigError
+from mlobs.objectives import BETTER
 from mlobs.settings import ObjectiveSettings, Settings, SliSettings
 from mlobs.slo.rules import rules_document
 from mlobs.slo.sli import edge_pattern, indicator, parse_selector
 from mlobs.slo.validate import check
 from mlobs.slo.write import to_yaml
+from mlobs.stats.quality import quality
 from tests.slo.test_engine import steady
 from tests.slo.world import START, Service, World, objective, settings
 
@@ -32,6 +36,10 @@ KINDS = [
     dataclasses.replace(of("ratio", bad='reads_total{result="error"}', total="reads_total"), name="reads"),
     of("good_prediction", threshold=Decimal("0.1")),
     dataclasses.replace(of("composite", of=("ratio", "reads")), model=""),
+    dataclasses.replace(of("model_quality", metric="brier", threshold=Decimal("0.2")), name="brier"),
+    dataclasses.replace(
+        of("model_quality", metric="gini", threshold=Decimal("0.4"), better="higher"), name="gini"
+    ),
 ]
 
 
@@ -72,6 +80,11 @@ def run_minutes(world: Extra, texts: list[str]) -> None:
             'mlobs_model_quality{model="fraud",metric="auc"} 0.72\n',
             'mlobs_model_quality{model="fraud",metric="auc"} 0.69\n',
         ),
+        (
+            "brier",
+            'mlobs_model_quality{model="fraud",metric="brier"} 0.19\n',
+            'mlobs_model_quality{model="fraud",metric="brier"} 0.21\n',
+        ),
         ("boolean", 'feature_store_up{store="redis"} 1\n', 'feature_store_up{store="redis"} 0\n'),
     ],
 )
@@ -80,6 +93,51 @@ def test_each_look_at_a_gauge_is_an_event(name: str, good: str, bad: str) -> Non
     run_minutes(world, [good, bad, good, bad, bad])
     status = world.status(name)
     assert (status.bad, status.total) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("metric", "better", "op"),
+    [
+        ("auc", None, "<"), ("precision", None, "<"), ("recall", "higher", "<"), ("brier", None, ">"),
+        ("log_loss", None, ">"), ("mae", None, ">"), ("rmse", "lower", ">"), ("gini", "higher", "<"),
+        ("pinball", "lower", ">"),
+    ],
+)  # fmt: skip
+def test_a_measure_of_quality_is_bad_on_its_worse_side(metric: str, better: str | None, op: str) -> None:
+    each = of("model_quality", metric=metric, threshold=Decimal("0.3"), better=better)
+    gauge = indicator(each).gauge
+    assert gauge is not None
+    assert gauge.op == op
+    assert not gauge.bad(0.3, START)
+    assert f'metric="{metric}"}} {op} bool 0.3' in to_yaml(rules_document(settings(each)))
+
+
+def test_every_measure_that_mlobs_makes_has_a_better_way() -> None:
+    scores, weights = np.array([0.2, 0.9]), np.ones(2)
+    made = quality(scores, np.array([0.0, 1.0]), weights, 0.5) | quality(
+        scores, np.array([3.0, 4.0]), weights
+    )
+    assert made.keys() == BETTER.keys()
+
+
+@pytest.mark.parametrize(
+    ("fields", "advice"),
+    [
+        ("metric: gini, threshold: 0.4", "`better: higher` or `better: lower`"),
+        ("metric: Brier, threshold: 0.2", "did you mean 'brier'?"),
+        ("metric: brier, threshold: 0.2, better: higher", "lower is better of brier: drop `better: higher`"),
+        ("metric: auc, threshold: 80", "write a threshold like 0.8, not 80"),
+        ("metric: rmse, threshold: -1", "rmse is never below zero"),
+        ("metric: auc, threshold: 0.8, better: more", "'higher' or 'lower'"),
+    ],
+)
+def test_a_quality_that_could_point_either_way_is_refused_with_advice(fields: str, advice: str) -> None:
+    text = (
+        "service: a\nslo: {objectives: [{name: q, objective: 95%, sli: {model_quality: {" + fields + "}}}]}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        parse_settings(text)
+    assert advice in str(caught.value)
 
 
 def test_the_worst_replica_of_a_gauge_speaks() -> None:

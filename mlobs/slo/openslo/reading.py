@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from mlobs import names
 from mlobs.durations import parse_duration
 from mlobs.errors import ConfigError, Problem, nearest, shown
-from mlobs.objectives import parse_objective
+from mlobs.objectives import parse_objective, quality_better
 from mlobs.settings import BurnWindowSettings, ObjectiveSettings, SliSettings, SloSettings
 from mlobs.slo.openslo.bundle import NOTE, VERSION, Bundle
 from mlobs.slo.openslo.writing import DEFAULT_POLICY
@@ -194,11 +195,14 @@ class _Reader:
             return None
         if "kind" in notes:
             fields = {
-                name: notes[name] for name in ("check", "metric", "good", "bad", "total") if name in notes
+                name: notes[name]
+                for name in ("check", "metric", "good", "bad", "total", "better")
+                if name in notes
             }
             threshold = Decimal(notes["threshold"]) if "threshold" in notes else None
             of = tuple(notes["of"].split(",")) if "of" in notes else ()
-            return SliSettings(notes["kind"], threshold=threshold, of=of, **fields)
+            sli = SliSettings(notes["kind"], threshold=threshold, of=of, **fields)
+            return sli if sli.kind != "model_quality" or self._one_way(document, sli, each) else None
         if "ratioMetric" in spec:
             ratio = spec["ratioMetric"]
             which = "good" if "good" in ratio else "bad"
@@ -212,10 +216,31 @@ class _Reader:
             return None
         return self._threshold(document, spec, each)
 
+    def _one_way(self, document: _Document, sli: SliSettings, each: Mapping[str, Any]) -> bool:
+        """Whether `op` says of a model's quality what its measure says."""
+        try:
+            better = quality_better(sli.metric or "", sli.better, sli.threshold)
+        except ValueError as problem:
+            where = document.where("indicator")
+            self._wrong(where, "a measure and which way it is better", shown(sli.metric), str(problem))
+            return False
+        wanted = ("lte", "lt") if better == "lower" else ("gte", "gt")
+        if "op" in each and each["op"] not in wanted:
+            remedy = f"{better} is better of {sli.metric}: write op: {wanted[0]}"
+            self._wrong(document.where("objectives"), f"op {wanted[0]}", shown(each["op"]), remedy)
+            return False
+        return True
+
     def _threshold(
         self, document: _Document, spec: Mapping[str, Any], each: Mapping[str, Any]
     ) -> SliSettings | None:
         query = _query(spec.get("thresholdMetric"))
+        if query and query.startswith(names.MODEL_QUALITY):
+            self._wrong(
+                document.where("indicator"), "a model's quality annotated as such", shown(query),
+                f"annotate the SLI with {NOTE}kind: model_quality, {NOTE}metric and {NOTE}threshold",
+            )  # fmt: skip
+            return None
         try:
             bound = Decimal(str(each.get("value")))
         except InvalidOperation:

@@ -75,7 +75,7 @@ def _service(bundle: Bundle) -> dict[str, Any]:
 
 def _sli(objective: ObjectiveSettings, bundle: Bundle) -> dict[str, Any]:
     sli = objective.sli
-    fields = ("threshold", "check", "metric", "good", "bad", "total")
+    fields = ("threshold", "check", "metric", "good", "bad", "total", "better")
     notes = {"kind": sli.kind} | {
         name: str(getattr(sli, name)) for name in fields if getattr(sli, name) is not None
     }
