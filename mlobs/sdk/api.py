@@ -166,6 +166,8 @@ def _before_fork() -> None:
     with _LOCK:
         if _default is not None and _default.crew is None and crews.found(_default):
             _settle_anew(_default)
+        elif _default is not None:
+            _follow(_default)
 
 
 def _settle_anew(runtime: Runtime) -> None:
@@ -180,7 +182,18 @@ def scraped() -> Runtime:
     with _LOCK:
         if runtime.crew is None and crews.join(runtime, late=True):
             _settle_anew(runtime)
+        _follow(runtime)
     return runtime
+
+
+def _follow(runtime: Runtime) -> None:
+    """Where this process became another user's (gunicorn's `user=`): go to where that one's workers meet."""
+    with _LOCK:
+        if runtime.crew is not None and runtime.crew.is_anothers() and crews.join(runtime):
+            _settle_anew(runtime)
+
+
+crews.BECAME_ANOTHERS.append(_follow)
 
 
 def _after_fork() -> None:

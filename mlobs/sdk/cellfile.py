@@ -165,8 +165,11 @@ class CellFile:
             self._close()  # or this process would keep the parent's lock after its death
 
     def remove(self) -> None:
-        """Take the file away and end the lock; its cells stay usable in this process."""
-        with contextlib.suppress(FileNotFoundError):
+        """Take the file away and end the lock; its cells stay usable in this process.
+
+        Of a user that this process is no more, the file stays: for that one to fold.
+        """
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             os.unlink(self.path)
         self._close()
 

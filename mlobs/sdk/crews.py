@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mlobs.sdk.runtime import Runtime
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from mlobs.sdk import workers
 
 INTERVAL_S = 1.0
+_FIRST_S = 0.1
+"""A worker of gunicorn that root started becomes another user's just after the fork."""
+
+BECAME_ANOTHERS: list[Callable[[Runtime], object]] = []
+"""Told by the thread when its process is another user's by now, who `join`s anew."""
 
 
 def join(runtime: Runtime, *, late: bool = False) -> bool:
@@ -31,14 +37,22 @@ def join(runtime: Runtime, *, late: bool = False) -> bool:
     try:
         before = runtime.crew
         service = runtime.settings.service
-        if before is not None and before.service == service:
+        if before is None or before.service != service:
+            crew = workers.crew_of(service, runtime.guard.swallow, late=late)
+        elif before.is_anothers():
+            crew = workers.crew_of(service, runtime.guard.swallow) or workers.crew_to_fork(
+                service, runtime.guard.swallow
+            )
+        else:
             before.tell(runtime.guard.swallow)
             watch(runtime)
             return False
-        crew = workers.crew_of(service, runtime.guard.swallow, late=late)
         if crew is None:
             return False
-        _move(runtime, crew)
+        if before is not None:
+            crew.published = before.published  # it moves along with the cells
+        moves = before is not None and before.service == service
+        _move(runtime, crew, threaded=not moves)  # its thread goes on
         if before is not None:
             before.leave()
         return True
@@ -70,6 +84,7 @@ def last_words(runtime: Runtime) -> None:
         from mlobs.sdk import view  # weight: as in `join`
 
         try:
+            runtime.meter.catch_up()
             view.publish(runtime)
         except Exception as problem:  # noqa: BLE001 - the guard's
             runtime.guard.swallow("workers_publish", problem)
@@ -102,11 +117,16 @@ def _publish(found: weakref.ref[Runtime]) -> None:
     from mlobs.sdk import view  # weight: as in `join`
 
     pause = threading.Event()
-    while not pause.wait(INTERVAL_S):
+    seconds = _FIRST_S
+    while not pause.wait(seconds):
+        seconds = INTERVAL_S
         runtime = found()
         if runtime is None or runtime.crew is None:
             return
         try:
+            if runtime.crew.is_anothers():
+                for tell in BECAME_ANOTHERS:
+                    tell(runtime)
             view.publish(runtime)
         except Exception as problem:  # noqa: BLE001 - the guard's
             runtime.guard.swallow("workers_publish", problem)

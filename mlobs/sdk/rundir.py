@@ -77,8 +77,10 @@ def _same_program(parent: int) -> bool:
     """False for a daemon that was forked twice and belongs to init now."""
     try:
         return os.readlink(f"/proc/{parent}/exe") == os.readlink("/proc/self/exe")
-    except PermissionError:  # the parent is another user's: gunicorn started as root
-        return _command(parent).partition(b"\0")[0] == _command("self").partition(b"\0")[0]
+    except (
+        PermissionError
+    ):  # the parent is another user's: gunicorn started as root. Of one session it is ours
+        return _status(parent)[3] == _status("self")[3]
 
 
 def _command(pid: int | str) -> bytes:

@@ -41,6 +41,7 @@ class Crew:
         self.folder = folder
         self.service = service
         self._trouble = trouble
+        self.user = os.geteuid()
         self.published: WeakKeyDictionary[object, dict[Key, float]] = WeakKeyDictionary()
         """What each runtime of this process has published of its own accounts."""
         self.publishing = threading.Lock()
@@ -226,10 +227,17 @@ class Crew:
         except (OSError, AttributeError, ValueError) as problem:
             self._trouble("workers_fork", problem)
         try:
-            return Crew(self.folder, self.service, self._trouble)
+            found = Crew(self.folder, self.service, self._trouble)
         except OSError as problem:
             self._trouble("workers_join", problem)
             return None
+        if found.user == 0:  # its siblings may have become another user's, and cannot tidy here
+            found.fold()
+        return found
+
+    def is_anothers(self) -> bool:
+        """Whether the process became another user's: it may not even look here, and has a folder elsewhere."""
+        return self.user != os.geteuid()
 
     def leave(self) -> None:
         """Take this process's counts out of the sum: they went elsewhere."""

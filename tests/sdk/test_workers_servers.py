@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
+import pwd
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,7 +73,9 @@ def eventually(is_so: Callable[[], object], seconds: float = 30.0) -> None:
 
 
 @contextmanager
-def serving(tmp_path: Path, *command: str, **environment: str) -> Iterator[Server]:
+def serving(
+    tmp_path: Path, *command: str, python: str = sys.executable, **environment: str
+) -> Iterator[Server]:
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
         port = chosen.getsockname()[1]
@@ -78,7 +84,7 @@ def serving(tmp_path: Path, *command: str, **environment: str) -> Iterator[Serve
     said = tmp_path / f"log-{port}"
     with open(said, "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", *(word.format(port=port) for word in command)],
+            [python, "-m", *(word.format(port=port) for word in command)],
             cwd=ROOT,
             env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT), **environment},
             stdout=log,
@@ -217,3 +223,69 @@ def test_any_worker_shows_the_exemplars_of_all_and_each_leads_to_its_trace_and_i
         assert exemplars(server) == shown[0], "those of the dead stay"
     recorded = LogReader(log).poll().records["apart"]["trace_id"].to_pylist()
     assert set(shown[0].values()) <= set(recorded)
+
+
+def test_workers_that_are_recycled_stay_counted(tmp_path: Path) -> None:
+    with serving(tmp_path, *GUNICORN, "2", "--max-requests", "5", "--max-requests-jitter", "3") as server:
+        seen: list[float] = []
+        for number in range(1, 37):
+            server.get("/work")
+            if number % 6 == 0:
+                eventually(lambda: seen.append(server.value(COUNT, model="m", outcome="ok")) or True)
+                assert seen[-1] == number
+        assert len(server.workers(3)) >= 3, "some had ended"
+        assert server.value("mlobs_internal_errors_total") == 0
+        assert server.value(IN_FLIGHT, model="m") == 0
+        assert len(server.files()) <= 3
+
+
+NOBODY = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """As the machine's own temporary folder: open to all users, which those of tests are not."""
+    folder = Path(tempfile.mkdtemp(prefix="mlobs-open-", dir="/tmp"))
+    folder.chmod(0o755)
+    (folder / "tmp").mkdir()
+    (folder / "tmp").chmod(0o1777)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def everybodys_python() -> tuple[str, str]:
+    """An interpreter that another user can run with gunicorn and this tree, and its PYTHONPATH."""
+    path = os.pathsep.join([str(ROOT), *(found for found in sys.path if found.endswith("site-packages"))])
+    for python in (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"):
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            subprocess.run(
+                [python, "-c", "import gunicorn, tests.sdk.worker_app"],
+                cwd="/",
+                env={"PYTHONPATH": path},
+                capture_output=True,
+                check=True,
+                **NOBODY,  # type: ignore[call-overload]
+            )
+            return python, path
+    pytest.skip("no interpreter that another user may run")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("more", [(), ("--preload",)], ids=["plain", "preload"])
+def test_workers_of_another_user_than_root_who_started_them_tell_of_all(
+    open_folder: Path, more: tuple[str, ...]
+) -> None:
+    python, path = everybodys_python()
+    command = (*GUNICORN, "3", "-u", "nobody", "-g", "nogroup", *more)
+    with serving(open_folder, *command, python=python, PYTHONPATH=path) as server:
+        workers = server.workers(3)
+        assert {os.stat(f"/proc/{pid}").st_uid for pid in workers} == {pwd.getpwnam("nobody").pw_uid}
+        for _ in range(30):
+            server.get("/work")
+        eventually(lambda: {server.value(COUNT, model="m", outcome="ok") for _ in range(12)} == {30.0})
+        os.kill(int(workers.pop()), signal.SIGKILL)
+        eventually(lambda: len(server.workers(3) - workers) == 1)
+        eventually(lambda: {server.value(COUNT, model="m", outcome="ok") for _ in range(12)} == {30.0})
+        assert server.value("mlobs_internal_errors_total") == 0
