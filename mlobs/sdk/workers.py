@@ -236,7 +236,7 @@ class Crew:
         return found
 
     def is_anothers(self) -> bool:
-        """Whether the process became another user's: it may not even look here, and has a folder elsewhere."""
+        """Whether the process became another user's, who has a folder elsewhere and may not look here."""
         return self.user != os.geteuid()
 
     def leave(self) -> None:
