@@ -110,22 +110,29 @@ def build(
         bool, typer.Option("--volume", help="The table holds all traffic: judge the rows of a window.")
     ] = False,
     joint: Annotated[str | None, typer.Option(help="Numeric columns whose covariances are kept.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("-c", "--config", help="mlobs.yaml: mask the columns as its log does.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="With --config: the model; default: its only one.")] = "",
 ) -> None:
     """Build a reference once, to be used by `drift check` and `mlobs serve`.
 
-    Give --day or --time, so that the worst ordinary day is known: a check then breaks only beyond it.
+    Give --day or --time, so that the worst ordinary day is known: a check then breaks only beyond it. Give
+    --config when the table is raw and the feature log is masked: by the same schema and key both agree.
 
     Example: mlobs drift reference build january.parquet --day day -o january.mlref
     """
     from mlobs.cli.drift_view import print_reference
+    from mlobs.cli.mask_as import masked_as
     from mlobs.drift.mlref import save_reference
     from mlobs.drift.readers import open_table
     from mlobs.drift.reference import Slicing, build_reference
 
     source = open_table(table)
     slicing = Slicing(day, time, _seconds(window), _zone(zone), segment)
+    as_logged = masked_as(config, model, (day, time, segment), score)
     built = build_reference(
-        lambda: _progress(source, f"reading {Path(table).name}", quiet=False),
+        lambda: map(as_logged, _progress(source, f"reading {Path(table).name}", quiet=False)),
         name or Path(table).stem,
         features=_names(columns),
         score_column=score,

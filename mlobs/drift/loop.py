@@ -6,7 +6,9 @@ doubles nothing. A window closes when `now` has passed its end by `late`; rows t
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -23,12 +25,13 @@ from mlobs.drift.mlref import read_reference
 from mlobs.drift.persistence import persisting
 from mlobs.drift.profile import profile
 from mlobs.drift.read import current_breaches
-from mlobs.drift.reference import WHOLE, Reference, declare, renamed_columns
+from mlobs.drift.reference import WHOLE, Reference, chosen_columns, declare, renamed_columns
 from mlobs.drift.rows import cut, known_segment
 from mlobs.drift.spec import CHECKS, ROWS, Spec
 from mlobs.drift.state import State, Stratum, empty_state, merge, merge_all
 from mlobs.drift.truth import Truth
-from mlobs.drift.verdicts import Stream, WindowVerdict, absent, judge, without_reference
+from mlobs.drift.unlike import LoggedAs, unlike_columns
+from mlobs.drift.verdicts import MASKED, Stream, WindowVerdict, absent, judge, without_reference
 from mlobs.errors import ConfigError, MlobsError, Problem
 from mlobs.featurelog.reader import reader_of
 from mlobs.records import Breach, Ledger
@@ -45,6 +48,7 @@ MOST_ABSENT = 1440
 """Absent windows that one tick writes for a model: after a long sleep only the last are told one by one."""
 MEASURE_EVERY = 60.0
 _SOURCE = "feature_log"
+_log = logging.getLogger("mlobs.drift")
 
 
 class Chunk(Protocol):
@@ -84,6 +88,8 @@ class Watched:
     reference: Reference
     spec: Spec
     segments: frozenset[str]
+    unlike: Mapping[str, str]
+    """Features that are not judged, for masking made other values of them, and why."""
 
 
 class DriftStage:
@@ -96,14 +102,15 @@ class DriftStage:
         registry: CollectorRegistry,
         source: LogSource | None = None,
         export_ledger: bool = True,
+        logged_as: LoggedAs = lambda _model, _feature: ("clear", 0),
     ) -> None:
-        """Loads the references and the open windows. Raises ConfigError or UnreadableError for a reference
-        that cannot be read, all problems at once."""
+        """Loads the references and the open windows. `logged_as`: what masking makes of each feature. Raises
+        ConfigError or UnreadableError for a reference that cannot be read, all problems at once."""
         self.settings = settings
         self.store = store
         self._late = settings.drift.late or (WALL_LATE if settings.clock == "wall" else 0.0)
         self._source = source if source is not None else _reader(settings)
-        self._watched = _load_references(settings)
+        self._watched = _load_references(settings, logged_as)
         self._metrics = DriftMetrics(registry, [model.name for model in settings.models])
         self._truth = Truth(settings, registry)
         self._measured = float("-inf")
@@ -182,7 +189,7 @@ class DriftStage:
                 limit: Limit = watched.reference.days[WHOLE].limit(feature, check, margin)
                 if limit.off:
                     found[feature, check] = limit.said(margin)
-        return found
+        return found | {(feature, MASKED): f"not judged: {why}" for feature, why in watched.unlike.items()}
 
     def _reference_name(self, model: str) -> str:
         watched = self._watched.get(model)
@@ -360,7 +367,7 @@ def _reader(settings: Settings) -> LogSource | None:
     return reader_of(settings)
 
 
-def _load_references(settings: Settings) -> dict[str, Watched]:
+def _load_references(settings: Settings, logged_as: LoggedAs) -> dict[str, Watched]:
     found: dict[str, Watched] = {}
     problems: list[Problem] = []
     for model in settings.models:
@@ -378,7 +385,14 @@ def _load_references(settings: Settings) -> dict[str, Watched]:
         old = {old: name for name, feature in model.features.items() for old in feature.aliases}
         reference = renamed_columns(reference, old)
         segments = frozenset(reference.days) - {WHOLE}
-        found[model.name] = Watched(reference, declare(reference.spec, model.features), segments)
+        columns = reference.spec.columns
+        masked = unlike_columns(columns, model.name, logged_as)
+        for name, why in masked.items():
+            _log.warning("drift of %s, feature %s is not judged: %s", model.name, name, why)
+        if masked:
+            reference = chosen_columns(reference, [name for name in columns if name not in masked])
+        spec = declare(reference.spec, model.features)
+        found[model.name] = Watched(reference, spec, segments, masked)
     if problems:
         raise ConfigError(*problems)
     return found

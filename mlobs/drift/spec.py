@@ -39,6 +39,7 @@ ROW_CHECKS: Final = (NULL, UNSEEN, RANGE, TYPE, SCHEMA)
 
 _MASKED = re.compile(r"[0-9a-f]{8}:(?:[0-9a-f]{32}|[0-9a-f]{64})")
 """What masking with a key leaves of a text: id of the key, colon, hash."""
+_KEY_ID = 8
 EXAMINED: Final = 16
 
 HEAVY: Final = 1 / 1000
@@ -106,10 +107,11 @@ class ColumnSpec:
         return self.rare if self.novel else 1
 
     def meets_masked(self, words: Collection[str]) -> bool:
-        """The words are keyed hashes of the feature log, and the reference was built of raw text."""
+        """The words are keyed hashes of the feature log, and the reference has raw text, or hashes by other
+        keys: before their first colon stands the id of the key."""
         own = (*self.categories[:EXAMINED], min(self.known, default=""))
-        hashed = bool(words) and all(_MASKED.fullmatch(word) for word in words)
-        return hashed and not any(_MASKED.fullmatch(word) for word in own)
+        keys = {word[:_KEY_ID] for word in own if _MASKED.fullmatch(word)}
+        return bool(words) and all(_MASKED.fullmatch(word) and word[:_KEY_ID] not in keys for word in words)
 
     def __post_init__(self) -> None:
         if len(self.places) != len(self.categories):

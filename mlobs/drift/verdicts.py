@@ -13,6 +13,7 @@ from mlobs.drift.reference import SCORE, WHOLE, Reference
 from mlobs.drift.score import INSUFFICIENT, OK, STATISTICS, score
 from mlobs.drift.spec import NULL, RANGE, ROWS, Spec
 from mlobs.drift.state import State
+from mlobs.drift.unlike import REMEDY
 from mlobs.records import Verdict
 
 DRIFTED: Final = "drifted"
@@ -21,7 +22,7 @@ NO_REFERENCE: Final = "no_reference"
 NO_DATA: Final = "no_data"
 MASKED: Final = "masked"
 MASKED_DETAIL: Final = (
-    "the reference holds raw text, the rows keyed hashes of it (masked): build it from the feature log"
+    "the rows are keyed hashes, the reference has raw text or another key's (masked): " + REMEDY
 )
 JOINT: Final = "(joint)"
 """What stands in the place of a feature where a score is of several."""

@@ -21,7 +21,7 @@ Reading it needs PyYAML, imported only when a schema is named.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import isfinite
@@ -63,6 +63,24 @@ class MaskSchema:
     def action(self, model: str, name: str) -> Action | None:
         """What the schema says of a feature, the model's own word first; None is not listed: drop."""
         return self.models.get(model, _NO_FIELDS).get(name) or self.fields.get(name)
+
+
+def logged_as(path: str | None) -> Callable[[str, str], tuple[str, int]]:
+    """How a feature of a model leaves by the schema at `path`: kind of action, and the length that `truncate`
+    leaves. Without a schema `clear`: what becomes of text is seen in the values. Raises ConfigError.
+    """
+    if path is None:
+        return lambda _model, _feature: ("clear", 0)
+    schema = load_schema(path)
+
+    def find(model: str, feature: str) -> tuple[str, int]:
+        if feature == "prediction":
+            action = schema.prediction or Action("clear")
+        else:
+            action = schema.action(model, feature) or Action("drop")
+        return action.kind, action.length
+
+    return find
 
 
 def load_schema(path: str) -> MaskSchema:

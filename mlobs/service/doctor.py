@@ -19,7 +19,9 @@ from rich.table import Table
 from mlobs import names
 from mlobs.config import load_settings
 from mlobs.drift.mlref import load_reference
+from mlobs.drift.unlike import unlike_columns
 from mlobs.errors import EXIT_FINDING, EXIT_FINE, MlobsError, install_line
+from mlobs.featurelog.maskschema import logged_as
 from mlobs.service.listening import Fetcher
 from mlobs.service.serve import SCHEMAS
 from mlobs.settings import Settings
@@ -72,7 +74,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     if not settings.targets:
         yield Finding("targets", WARNING, "none: latency and availability are never seen; add `targets:`")
     for model in settings.models:
-        yield _reference(model.name, model.reference)
+        yield _reference(model.name, model.reference, settings.mask.schema)
     yield _store(settings)
     yield _port(settings)
     yield from _channels(settings)
@@ -128,7 +130,7 @@ def _target(settings: Settings, target: str, fetch: Fetcher) -> Iterator[Finding
             yield Finding(check, BROKEN, f"{text}; let the service call mlobs.init with this file")
 
 
-def _reference(model: str, path: str | None) -> Finding:
+def _reference(model: str, path: str | None, schema: str | None) -> Finding:
     check = f"reference of {model}"
     if path is None:
         return Finding(
@@ -136,10 +138,14 @@ def _reference(model: str, path: str | None) -> Finding:
         )
     try:
         reference = load_reference(Path(path).read_bytes(), path)
+        masked = unlike_columns(reference.spec.columns, model, logged_as(schema))
     except OSError as problem:
         return Finding(check, BROKEN, f"{path}: {problem.strerror}")
     except MlobsError as problem:
         return Finding(check, BROKEN, str(problem))
+    if masked:
+        told = "; ".join(f"{name}: {why}" for name, why in list(masked.items())[:3])
+        return Finding(check, WARNING, f"{len(masked)} columns are not judged: {told}")
     return Finding(check, FINE, f"{reference.rows} rows, {len(reference.spec.columns)} columns")
 
 

@@ -11,6 +11,7 @@ from mlobs.config import load_settings
 from mlobs.drift.loop import DriftStage
 from mlobs.drift.tables import SCHEMA as DRIFT_SCHEMA
 from mlobs.errors import ConfigError, UsageError
+from mlobs.featurelog.maskschema import logged_as
 from mlobs.featurelog.reader import reader_of
 from mlobs.notify.api import OnCall
 from mlobs.notify.channels import build_channels
@@ -44,7 +45,7 @@ def wire(settings: Settings, store: Store, fetch: Fetcher) -> Service:
         settings,
         store,
         registry,
-        drift=DriftStage(settings, store, registry),
+        drift=DriftStage(settings, store, registry, logged_as=logged_as(settings.mask.schema)),
         slo=(RemoteSlo if upstream else SloEngine)(settings, store, registry, fetch),
         desk=desk,
         reconciler=Reconciler(settings, desk, fetch) if upstream else None,
