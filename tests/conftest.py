@@ -27,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-golden", action="store_true", help="rewrite the golden files instead of comparing"
     )
+    parser.addoption("--soak-seconds", type=float, help="how long tests/sdk/test_soak.py lasts (5)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
