@@ -127,6 +127,7 @@ BUDGET_REMAINING: Final = "mlobs_slo_error_budget_remaining_ratio"
 BURN_RATE: Final = "mlobs_slo_burn_rate"
 
 # -- metrics of a canary: the verdict that holds is 1; odds against "no worse", and what a rollback takes ----
+CANARY: Final = "canary"
 CANARY_VERDICT: Final = "mlobs_canary_verdict"
 CANARY_E_VALUE: Final = "mlobs_canary_e_value"
 CANARY_NEEDED: Final = "mlobs_canary_needed"

@@ -118,6 +118,20 @@ class ObjectiveSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CanarySettings:
+    """A candidate version on trial beside the baseline, watched by `mlobs serve`."""
+
+    name: str
+    model: str
+    baseline: str
+    candidate: str
+    targets: tuple[str, ...] = ()
+    """Those of the file where there are none."""
+    webhook: str | None = None
+    """Gets every change of the verdict as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
 class SloSettings:
     evaluator: str = "embedded"
     prometheus: str | None = None
@@ -130,6 +144,7 @@ class SloSettings:
     windows: tuple[BurnWindowSettings, ...] | None = None
     breach: bool = True
     """Turn `mlobs_drift_breach` into an alert at once."""
+    canaries: tuple[CanarySettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,11 +23,9 @@ from mlobs.errors import (
     UsageError,
 )
 from mlobs.slo.canary import HOLD, PROMOTE, ROLLBACK, Canary, Rules, Verdict, observe, verdict
-from mlobs.slo.canary_feed import Feed, Reading, advance, read
+from mlobs.slo.canary_feed import Feed
 from mlobs.slo.canary_show import as_json, as_metrics, block_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from mlobs.slo.canary_watch import Watch
 
 EXITS = {PROMOTE: EXIT_FINE, ROLLBACK: EXIT_FINDING, HOLD: EXIT_UNAVAILABLE}
 
@@ -88,35 +86,6 @@ def _replay(path: Path, rules: Rules) -> Verdict:
             block = block_of(line, f"{path}:{number}")
             known, last = observe(known, block, rules), max(last, block.end)
     return verdict(known, rules, last)
-
-
-class Watch:
-    """The canary of two versions behind /metrics; `verdict` may be asked from other threads."""
-
-    def __init__(self, feed: Feed, rules: Rules) -> None:
-        self._feed, self._rules, self._canary = feed, rules, Canary()
-        self.model = feed.model
-        self.problems: dict[str, str] = {}
-        """Targets that did not answer at the last scrape, and why."""
-        self.verdict = verdict(self._canary, rules, 0.0)
-
-    def take(self, texts: Mapping[str, str | Exception], now: float) -> Verdict:
-        """The verdict after a scrape: text, or what went wrong, by target."""
-        versions = (self._feed.candidate, self._feed.baseline)
-        readings: dict[str, Reading] = {}
-        self.problems = {}
-        for target, text in texts.items():
-            try:
-                if isinstance(text, Exception):
-                    raise text
-                readings[target] = read(text, self.model, versions)
-            except Exception as problem:  # noqa: BLE001 - a replica that answers nonsense is a missing one
-                self.problems[target] = f"{type(problem).__name__}: {problem}"[:200]
-        self._feed, block = advance(self._feed, readings, now)
-        if block is not None:
-            self._canary = observe(self._canary, block, self._rules)
-        self.verdict = verdict(self._canary, self._rules, now)
-        return self.verdict
 
 
 def _watch(watch: Watch, targets: list[str], listen: str, webhook: str, deadline: float) -> Verdict:

@@ -24,6 +24,7 @@ def across(document: YamlText) -> list[Problem]:
     return [
         *_twice(document, models),
         *_twice(document, objectives),
+        *_twice(document, _texts(document, "name", "slo", "canaries")),
         *_unknown_models(document, [name for _, name in models]),
         *_routes(document),
         *_lake(document),
@@ -93,7 +94,8 @@ def _twice(document: YamlText, names: list[tuple[Place, str]]) -> Iterator[Probl
 
 
 def _unknown_models(document: YamlText, models: list[str]) -> Iterator[Problem]:
-    for place, name in _texts(document, "model", "slo", "objectives"):
+    asked = [found for part in ("objectives", "canaries") for found in _texts(document, "model", "slo", part)]
+    for place, name in asked:
         if models and name and name not in models:
             yield Problem(document.where(place), "a model of `models`", repr(name), nearest(name, models))
 

@@ -11,6 +11,7 @@ from mlobs.config.values import period
 from mlobs.names import PAGE
 from mlobs.settings import (
     BurnWindowSettings,
+    CanarySettings,
     ChannelSettings,
     DriftSettings,
     FeatureSettings,
@@ -61,6 +62,7 @@ def plain(file: File, base: Path, channels: Mapping[str, ChannelSettings]) -> Se
             evaluation_interval=file.slo.evaluation_interval,
             windows=_plain_windows(file.slo.windows),
             breach=file.slo.breach,
+            canaries=tuple(CanarySettings(**one.model_dump()) for one in file.slo.canaries),
         ),
         notify=plain_notify(file.notify, channels, base),
         clock=file.clock,

@@ -193,6 +193,21 @@ class Objective(Part):
     severity: Severity | None = None
 
 
+class Canary(Part):
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,98}[a-zA-Z0-9])?$")]
+    model: Name
+    baseline: Name
+    candidate: Name
+    targets: tuple[str, ...] = ()
+    webhook: Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")] | None = None
+
+    @model_validator(mode="after")
+    def _two_versions(self) -> Canary:
+        if self.baseline == self.candidate:
+            raise refuse("two versions", "`baseline` serves, `candidate` is on trial")
+        return self
+
+
 class Slo(Part):
     evaluator: Literal["embedded", "prometheus"] = "embedded"
     prometheus: str | None = None
@@ -203,6 +218,7 @@ class Slo(Part):
     evaluation_interval: Seconds = 30.0
     windows: tuple[Window, ...] | None = None
     breach: bool = True
+    canaries: tuple[Canary, ...] = ()
 
 
 class Lake(Part):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -19,7 +20,7 @@ from mlobs.notify.desk import Desk
 from mlobs.notify.tables import SCHEMA as NOTIFY_SCHEMA
 from mlobs.notify.upstream import Reconciler
 from mlobs.records import FeatureRecord
-from mlobs.service import Service, with_own_address
+from mlobs.service import Service, canaries, with_own_address
 from mlobs.service.compaction import Compactor
 from mlobs.service.enrichers import enrichers
 from mlobs.service.listening import Fetcher, Ticker, bind, listen
@@ -103,18 +104,28 @@ def serve(config: Path) -> None:
             found = reader.find(trace_ids=[key], prediction_ids=[key], limit=1) if reader is not None else []
             return found[0] if found else None
 
-        app = create_app(settings, store, service.registry, service.tick, find_call=find_call)
+        trials = canaries.Canaries(settings, fetch, service.registry, canaries.post_json)
+
+        def tick(now: float) -> dict[str, Any]:
+            """A replay's: it drives the canaries too."""
+            trials.tick(now)
+            return service.tick(now)
+
+        app = create_app(settings, store, service.registry, tick, find_call=find_call)
         mount(app, OnCall(settings, store, service.desk), lambda: service.now)
+        canaries.mount(app, trials)
         log.info("mlobs serve: http://%s:%d", host, port)
         ticker = Ticker(service.tick, service.pump, settings.slo.scrape_interval)
         compactor = Compactor(settings, service.beside, service.registry)
         compactor.start()
         if settings.clock == "wall":
             ticker.start()
+            trials.start()
         try:
             listen(app, handle)
         finally:
             ticker.stop()
+            trials.stop()
             compactor.stop()
             service.desk.close()
         log.info("stopped")

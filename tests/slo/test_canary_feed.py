@@ -9,12 +9,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from mlobs.cli import app
-from mlobs.cli.canary import Watch, answer, serve
+from mlobs.cli.canary import answer, serve
 from mlobs.cli.canary import follow as watched_to_the_end
 from mlobs.errors import UnavailableError, UnreadableError
 from mlobs.slo.canary import Arm, Block, Canary, Rules, observe, verdict
 from mlobs.slo.canary_feed import Feed, advance, read
 from mlobs.slo.canary_show import as_metrics, block_of
+from mlobs.slo.canary_watch import Watch
 
 VERSIONS = ("v2", "v1")
 

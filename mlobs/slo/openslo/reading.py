@@ -100,7 +100,7 @@ class _Reader:
 
     def _slo(self, service: _Document | None, objectives: tuple[ObjectiveSettings, ...]) -> SloSettings:
         notes = service.notes if service else {}
-        numbers = {
+        numbers: dict[str, Any] = {
             name: float(notes[name])
             for name in ("slice", "scrape_interval", "evaluation_interval")
             if name in notes

@@ -1,0 +1,38 @@
+"""A canary that is being watched: texts of /metrics come in, the verdict of now can be asked. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mlobs.slo.canary import Canary, Rules, Verdict, observe, verdict
+from mlobs.slo.canary_feed import Feed, Reading, advance, read
+
+
+class Watch:
+    """The canary of two versions behind /metrics; `verdict` may be asked from other threads."""
+
+    def __init__(self, feed: Feed, rules: Rules) -> None:
+        self._feed, self._rules, self._canary = feed, rules, Canary()
+        self.model = feed.model
+        self.problems: dict[str, str] = {}
+        """Targets that did not answer at the last scrape, and why."""
+        self.verdict = verdict(self._canary, rules, 0.0)
+
+    def take(self, texts: Mapping[str, str | bytes | Exception], now: float) -> Verdict:
+        """The verdict after a scrape: text, or what went wrong, by target."""
+        versions = (self._feed.candidate, self._feed.baseline)
+        readings: dict[str, Reading] = {}
+        self.problems = {}
+        for target, text in texts.items():
+            try:
+                if isinstance(text, Exception):
+                    raise text
+                words = text.decode("utf-8") if isinstance(text, bytes) else text
+                readings[target] = read(words, self.model, versions)
+            except Exception as problem:  # noqa: BLE001 - a replica that answers nonsense is a missing one
+                self.problems[target] = f"{type(problem).__name__}: {problem}"[:200]
+        self._feed, block = advance(self._feed, readings, now)
+        if block is not None:
+            self._canary = observe(self._canary, block, self._rules)
+        self.verdict = verdict(self._canary, self._rules, now)
+        return self.verdict
