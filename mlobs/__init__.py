@@ -22,7 +22,7 @@ from mlobs.sdk.genai import Generation, generates, generation, token_usage
 from mlobs.sdk.instruments import batch, cache, feature_age, queue
 from mlobs.sdk.jobs import JobRun, current_job, job
 from mlobs.sdk.logs import JsonFormatter, LogFilter, structlog_ids
-from mlobs.sdk.serve import MetricsServer, metrics_app, start_metrics_server
+from mlobs.sdk.serve import MetricsServer, metrics_app, metrics_wsgi_app, start_metrics_server
 
 if TYPE_CHECKING:
     from mlobs.sdk.call import current, stage
@@ -45,6 +45,7 @@ __all__ = [
     "flush",
     "close",
     "metrics_app",
+    "metrics_wsgi_app",
     "start_metrics_server",
     "job",
     "current_job",

@@ -93,7 +93,7 @@ EDGES: dict[str, str] = {
     "sdk.cellfile": "disk threads: one process's cells, mapped and locked",
     "sdk.crews": "threads: writes over what is not counted in cells",
     "sdk.genai": "clock: times the tokens",
-    "sdk.guard": "clock: logs once a minute",
+    "sdk.guard": "clock threads: logs once a minute, counts exactly",
     "sdk.instruments": "clock: how long something waited in a queue",
     "sdk.jobfile": "disk: the file for the textfile collector",
     "sdk.jobpush": "network: the OTLP exporter",

@@ -89,8 +89,7 @@ class Passage:
                 if self._attached is not None:
                     _detach(self._attached)
             except ValueError:  # ended in another context: there is nothing to restore there
-                counts = default_runtime().guard.counts
-                counts["incoming_elsewhere"] = counts.get("incoming_elsewhere", 0) + 1
+                default_runtime().guard.count("incoming_elsewhere")
 
 
 def _attach(context: TraceContext) -> Any:

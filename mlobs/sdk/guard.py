@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 
 _LOG = logging.getLogger("mlobs")
 _QUIET_S = 60.0
+_WAIT_S = 0.1
 
 
 class Guard:
@@ -18,16 +20,30 @@ class Guard:
 
     def __init__(self, *, strict: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self.strict = strict
-        self.counts: dict[str, int] = {}
         self._clock = clock
         self._next_log: dict[str, float] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """From zero, with a lock of its own: at the start, and in a forked child."""
+        self.counts: dict[str, int] = {}
+        self._lock = threading.RLock()  # a signal handler may call within a failure of ours
+
+    def count(self, site: str) -> None:
+        """One more at `site`, exactly; where the lock is not to be had (a fork took it along), nearly so."""
+        held = self._lock.acquire(timeout=_WAIT_S)
+        try:
+            self.counts[site] = self.counts.get(site, 0) + 1
+        finally:
+            if held:
+                self._lock.release()
 
     def swallow(self, site: str, problem: Exception) -> None:
         """Call from an `except` block. Never raises unless strict; logs once a minute and site."""
         if self.strict:
             raise problem
         try:
-            self.counts[site] = self.counts.get(site, 0) + 1
+            self.count(site)
             now = self._clock()
             if now >= self._next_log.get(site, 0.0):
                 self._next_log[site] = now + _QUIET_S

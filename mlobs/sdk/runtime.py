@@ -175,7 +175,7 @@ class Runtime:
         """In a forked child: counts from zero, own locks and queues. The feature log sees to itself."""
         self.meter = Meter(sharded=self.meter.sharded)
         self._numbers.seed()  # or all children would give out the same trace ids
-        self.guard.counts.clear()
+        self.guard.reset()
         if self.crew is not None:
             self.crew = self.crew.forked()
             if self.crew is not None:

@@ -1,9 +1,9 @@
-"""`/metrics` over ASGI or from a small server of its own."""
+"""`/metrics` over ASGI, WSGI or from a small server of its own."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -48,6 +48,18 @@ def metrics_app() -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    return app
+
+
+def metrics_wsgi_app() -> Callable[[Scope, Callable[..., Any]], Iterable[bytes]]:
+    """The same for WSGI: `DispatcherMiddleware(app.wsgi_app, {"/metrics": mlobs.metrics_wsgi_app()})`."""
+
+    def app(environ: Scope, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        body, content_type = render(environ.get("HTTP_ACCEPT", ""))
+        headers = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
+        start_response("200 OK", headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     return app
 

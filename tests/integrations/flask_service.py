@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 
 from flask import Flask, Response
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 import mlobs
 from mlobs.integrations.wsgi import MlobsMiddleware
-from mlobs.sdk.serve import render
 
 mlobs.init(service="flask-api")
 app = Flask(__name__)
-app.wsgi_app = MlobsMiddleware(app.wsgi_app)  # type: ignore[method-assign]
+app.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
+    MlobsMiddleware(app.wsgi_app), {"/metrics": mlobs.metrics_wsgi_app()}
+)
 
 
 @mlobs.observe(model="m")
@@ -35,9 +37,3 @@ def stream(name: str) -> Response:
 @app.get("/boom")
 def boom() -> str:
     raise RuntimeError("no")
-
-
-@app.get("/metrics")
-def metrics() -> Response:
-    body, kind = render("")
-    return Response(body, content_type=kind)

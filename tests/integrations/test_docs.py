@@ -21,7 +21,8 @@ def test_the_blocks_of_the_page_run() -> None:
         client = TestClient(scope["app"])  # type: ignore[arg-type]
         assert client.post("/score/acme", json={"amount": 1}).json() == 0.1
         shown = client.get("/metrics/").text
-    assert len(blocks) == 5
+        assert "mlobs_batch_size" in scope["site"].test_client().get("/metrics").text  # type: ignore[attr-defined]
+    assert len(blocks) == 6
     for metric in re.findall(
         r"`((?:mlobs|http|rpc|gen_ai)_[a-z_]+_(?:seconds|usage|per_second))`", PAGE.read_text()
     ):

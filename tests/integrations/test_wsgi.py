@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import pytest
@@ -123,3 +124,16 @@ def test_under_gunicorn(tmp_path: Path) -> None:
     assert 'http_route="/items/<int:item>"' in text
     assert 'http_server_request_duration_seconds_count{http_request_method="GET"' in text
     assert 'mlobs_request_duration_seconds_count{model="m"' in text
+
+
+def test_metrics_over_wsgi_are_what_the_scraper_accepts() -> None:
+    app = mlobs.metrics_wsgi_app()
+    with capture():
+        for method in ("GET", "HEAD"):
+            environ = {"REQUEST_METHOD": method, "HTTP_ACCEPT": "application/openmetrics-text"}
+            started: list[Any] = []
+            body = b"".join(app(environ, lambda *given, into=started: into.extend(given)))
+            status, headers = started
+            assert status == "200 OK"
+            assert dict(headers)["Content-Type"].startswith("application/openmetrics-text")
+            assert body.endswith(b"# EOF\n") if method == "GET" else body == b""

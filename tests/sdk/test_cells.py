@@ -15,6 +15,7 @@ import mlobs
 from mlobs.sdk.api import installed
 from mlobs.sdk.buckets import make_bounds
 from mlobs.sdk.collector import make_registry
+from mlobs.sdk.guard import Guard
 from mlobs.sdk.meter import MOST_SETS, PREDICTIONS, REQUEST, Meter, clean_label
 from mlobs.sdk.runtime import Runtime
 from mlobs.settings import Settings
@@ -36,6 +37,12 @@ def in_threads(work: object) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_no_failure_is_lost_between_threads(busy_switching: object) -> None:
+    guard = Guard()
+    in_threads(lambda: [guard.swallow("site", ValueError()) for _ in range(CALLS)])
+    assert guard.counts == {"site": THREADS * CALLS}
 
 
 @pytest.mark.parametrize("sharded", [False, True])
