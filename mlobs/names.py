@@ -150,6 +150,10 @@ NOTIFY_LATENCY: Final = "mlobs_notify_latency_seconds"
 """From the alert's arrival to the delivery of its first page."""
 NOTIFY_OLDEST: Final = "mlobs_notify_oldest_waiting_seconds"
 NOTIFY_SUPPRESSED: Final = "mlobs_notify_suppressed_total"
+NOTIFY_PASSED_ON: Final = "mlobs_notify_passed_on_total"
+"""Firing messages that a channel did not take, or not in time: others were told instead."""
+NOTIFY_UNREACHED: Final = "mlobs_notify_unreached_pages"
+"""Open pages that no channel has taken yet."""
 
 # -- span attributes: OpenTelemetry has none for classic ML, these follow its style ----------------
 ATTR_MODEL_NAME: Final = "ml.model.name"

@@ -12,7 +12,15 @@ from typing import Any
 import yaml
 
 from mlobs.errors import ConfigError, Problem
-from mlobs.names import NOTIFY_FAILED, NOTIFY_OLDEST, SERVE_LAST_TICK
+from mlobs.names import (
+    NOTIFY_FAILED,
+    NOTIFY_LATENCY,
+    NOTIFY_OLDEST,
+    NOTIFY_PASSED_ON,
+    NOTIFY_SUPPRESSED,
+    NOTIFY_UNREACHED,
+    SERVE_LAST_TICK,
+)
 from mlobs.notify.alertmanager import WATCHDOG
 from mlobs.secret import Secret
 from mlobs.settings import AlertmanagerSettings, ChannelSettings, NotifySettings, Settings, TimesSettings
@@ -72,54 +80,76 @@ def config_document(settings: Settings, url: str) -> dict[str, Any]:
 
 
 def rules_document(settings: Settings) -> dict[str, Any]:
+    """The watchdog, and what Prometheus alerts on among paging's own metrics; `selfwatch` does the like where
+    there is no Prometheus."""
     del settings  # the same for every service: one mlobs watches itself
-    dead = {"severity": "page", "mlobs": "dead"}
-    return {
-        "groups": [
-            {
-                "name": "mlobs-paging",
-                "rules": [
-                    {
-                        "alert": WATCHDOG,
-                        "expr": "vector(1)",
-                        "labels": {"severity": "none"},
-                        "annotations": {"summary": "Always fires: mlobs hears that the way to it is open."},
-                    },
-                    {
-                        "alert": "MlobsDown",
-                        "expr": 'up{job="mlobs"} == 0 or absent(up{job="mlobs"})',
-                        "for": "1m",
-                        "labels": dead,
-                        "annotations": {"summary": "mlobs does not answer: nobody is paged by it."},
-                    },
-                    {
-                        "alert": "MlobsNotEvaluating",
-                        "expr": f"time() - {SERVE_LAST_TICK} > 300",
-                        "for": "1m",
-                        "labels": dead,
-                        "annotations": {"summary": "mlobs answers and has not evaluated for five minutes."},
-                    },
-                    {
-                        "alert": "MlobsPagesWaiting",
-                        "expr": f"{NOTIFY_OLDEST} > 300",
-                        "for": "1m",
-                        "labels": dead,
-                        "annotations": {
-                            "summary": "A page has waited for five minutes on {{ $labels.channel }}."
-                        },
-                    },
-                    {
-                        "alert": "MlobsPagesFailing",
-                        "expr": f"increase({NOTIFY_FAILED}[15m]) > 3",
-                        "labels": {"severity": "ticket"},
-                        "annotations": {
-                            "summary": "Pages to {{ $labels.channel }} fail: {{ $labels.reason }}."
-                        },
-                    },
-                ],
-            }
-        ]
-    }
+    slow = f'increase({NOTIFY_LATENCY}_bucket{{le=~"60|60[.]0"}}[1h])'
+    rules = [
+        _rule(WATCHDOG, "vector(1)", {"severity": "none"}, "Always fires: the way to mlobs is open."),
+        _rule(
+            "MlobsDown",
+            'up{job="mlobs"} == 0 or absent(up{job="mlobs"})',
+            _DEAD_LABELS,
+            "mlobs does not answer: nobody is paged by it.",
+            "1m",
+        ),
+        _rule(
+            "MlobsNotEvaluating",
+            f"time() - {SERVE_LAST_TICK} > 300",
+            _DEAD_LABELS,
+            "mlobs answers and has not evaluated for five minutes.",
+            "1m",
+        ),
+        _rule(
+            "MlobsPagesWaiting",
+            f"{NOTIFY_OLDEST} > 300",
+            _DEAD_LABELS,
+            "A page has waited for five minutes on {{ $labels.channel }}.",
+            "1m",
+        ),
+        _rule(
+            "MlobsPagesUnreached",
+            f"{NOTIFY_UNREACHED} > 0",
+            _DEAD_LABELS,
+            "{{ $value }} open pages have reached nobody.",
+            "5m",
+        ),
+        _rule(
+            "MlobsPagesFailing",
+            f"increase({NOTIFY_FAILED}[15m]) > 3",
+            _OWN_LABELS,
+            "Pages to {{ $labels.channel }} fail: {{ $labels.reason }}.",
+        ),
+        _rule(
+            "MlobsPagesPassedOn",
+            f"increase({NOTIFY_PASSED_ON}[1h]) > 0",
+            _OWN_LABELS,
+            "{{ $labels.channel }} did not take a page: others were told instead.",
+        ),
+        _rule(
+            "MlobsPagesLate",
+            f"increase({NOTIFY_LATENCY}_count[1h]) - ignoring(le) {slow} > 0.5",
+            _OWN_LABELS,
+            "A page took more than a minute from its alert to {{ $labels.channel }}.",
+        ),
+        _rule(
+            "MlobsPagesSuppressed",
+            f'increase({NOTIFY_SUPPRESSED}{{reason=~"silenced|maintenance"}}[1d]) > 20',
+            _OWN_LABELS,
+            "More than 20 pages a day are kept quiet ({{ $labels.reason }}): is a silence forgotten?",
+        ),
+    ]
+    return {"groups": [{"name": "mlobs-paging", "rules": rules}]}
+
+
+_DEAD_LABELS: Mapping[str, str] = {"severity": "page", "mlobs": "dead"}
+"""Past mlobs, to the fallback's own receiver."""
+_OWN_LABELS: Mapping[str, str] = {"severity": "ticket", "cause": "paging"}
+
+
+def _rule(name: str, expr: str, labels: Mapping[str, str], summary: str, hold: str = "") -> dict[str, Any]:
+    wait = {"for": hold} if hold else {}
+    return {"alert": name, "expr": expr, **wait, "labels": dict(labels), "annotations": {"summary": summary}}
 
 
 def intervals(times: TimesSettings) -> list[dict[str, Any]]:

@@ -168,6 +168,19 @@ def findings(now: PageParts, before: PageParts) -> list[str]:
     return lines
 
 
+def news_of(now: PageParts, before: PageParts) -> tuple[str, ...]:
+    """What an update is about that brings `now` where `before` was known: findings, else what there is more
+    of."""
+    found = findings(now, before)
+    if now.traces != before.traces:
+        found.append(f"{count(min(len(now.traces), MOST_TRACES))} traces")
+    if now.segments != before.segments:
+        found.append(f"hits {now.segments[0].segment}")
+    if now.change is not None and now.change != before.change:
+        found.append(f"suspected: {now.change.kind} {now.change.text}")
+    return tuple(clean(one, 120) for one in found) or ("more is known",)
+
+
 def finite(number: float | None) -> float | None:
     """A plain float, or None for what is none; numpy's numbers become Python's."""
     return float(number) if number is not None and math.isfinite(number) else None

@@ -17,7 +17,8 @@ from sqlalchemy.exc import DBAPIError
 
 from mlobs.notify import book, outbox
 from mlobs.notify.channels.base import Channel
-from mlobs.notify.compose import findings
+from mlobs.notify.channels.console import ConsoleChannel, to_stderr
+from mlobs.notify.compose import findings, news_of
 from mlobs.notify.emergency import Emergency
 from mlobs.notify.enrich import BUDGET_S, GRACE_S, MOST_AT_ONCE, Asked, Enricher, Enrichment
 from mlobs.notify.grouping import absorb
@@ -35,6 +36,8 @@ from mlobs.notify.keeping import (
 )
 from mlobs.notify.metrics import PagingMetrics
 from mlobs.notify.page import RESOLVED, UPDATE, PageParts
+from mlobs.notify.routing import LAST_RESORT
+from mlobs.notify.selfwatch import Lateness, own_alerts
 from mlobs.notify.sender import Sender, Sent
 from mlobs.notify.turns import Turns
 from mlobs.notify.upkeep import FORGET_EVERY_S, forget, look_after
@@ -72,6 +75,8 @@ class Desk:
         self._settings = settings
         self._store = store
         self._channels = dict(channels)
+        if settings.notify.fallback is None:
+            self._channels.setdefault(LAST_RESORT, ConsoleChannel(LAST_RESORT, to_stderr))
         self._enrichers = tuple(enrichers)
         self._grouping = grouping_of(settings.notify)
         driven = settings.clock == "driven"
@@ -79,13 +84,14 @@ class Desk:
         rng = rng or random.Random()
         sender = Sender(store, owner or f"{rng.getrandbits(64):016x}", rng, paced=not driven)
         self._turns = Turns(sender, self._channels, inline=driven if inline is None else inline)
-        self._metrics = PagingMetrics(registry, store, channels) if registry is not None else None
-        self._emergency = Emergency(settings, self._channels)
+        self._metrics = PagingMetrics(registry, store, self._channels) if registry is not None else None
+        self._emergency = Emergency(settings, channels)
         beat = settings.notify.heartbeat
         self._heartbeat = Heartbeat(beat, Addresses(beat.allow_http, beat.allow_private)) if beat else None
         self._heard: float | None = None
         self._forget_at = 0.0
         self._asked = Asked()
+        self._lateness = Lateness()
         self._working: dict[str, Enrichment] = {}
         if store.held:
             with store.write() as connection:  # nobody else serves this store: all leases are of the dead
@@ -133,6 +139,7 @@ class Desk:
         with self._store.read() as connection:
             due = {one.channel for one in outbox.waiting(connection, now) if one.due}
         told = self._turns.run(due, now)
+        self._lateness.note(told)
         if self._metrics is not None:
             self._metrics.note(told, now)
         return tuple(told)
@@ -153,6 +160,17 @@ class Desk:
         return tuple(
             one.alert for incident in known for one in incident.alerts if one.firing and one.source == source
         )
+
+    def own_alerts(self, now: float) -> tuple[Alert, ...]:
+        """What is wrong with paging itself, to be given back to `receive` with what else is wrong with us.
+
+        Nothing where Prometheus evaluates: its rules watch the same (`amconfig.rules_document`).
+        """
+        if self._settings.slo.evaluator != "embedded":
+            return ()
+        with self._store.read() as connection:
+            waiting = outbox.oldest_news(connection)
+        return own_alerts(waiting, self._lateness.since(now), self._settings, now)
 
     def close(self, timeout: float = 5.0) -> bool:
         """Let what is on its way arrive, so that a restart repeats nothing; False when something hangs."""
@@ -225,4 +243,5 @@ class Desk:
             save(connection, enriched, self._settings, now)
             book.note(connection, enriched, now, events)
             if enriched.parts != incident.parts and enriched.state != RESOLVED:
-                post(connection, enriched, UPDATE, self._settings, now)
+                news = news_of(enriched.parts, incident.parts)
+                post(connection, enriched, UPDATE, self._settings, now, news)

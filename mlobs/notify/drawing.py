@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from mlobs.durations import speak_duration
-from mlobs.notify.page import FIRING, RESOLVED, Burn, FeatureFinding, Page, TraceFinding
+from mlobs.notify.page import FIRING, RESOLVED, UPDATE, Burn, FeatureFinding, Page, TraceFinding
 from mlobs.notify.text import clean, count, moment, percent, wrapped
 
 MOST_LINES = 40
+MOST_CHANGES = 4
 WIDTH = 160
 FOLDED = 110
 """Characters after which a line is folded."""
@@ -20,12 +21,29 @@ def headline(page: Page) -> str:
     return f"{word} {page.title}"
 
 
+def announcement(kind: str, page: Page) -> str:
+    """What a message of `kind` says first: an update what is new, anything else its headline."""
+    if kind == UPDATE and page.changed:
+        return clean(f"UPDATE {page.model or page.service}: {news(page)}")
+    if kind == FIRING and page.changed:
+        return clean(f"{headline(page)} ({news(page)})")
+    return headline(page)
+
+
+def news(page: Page) -> str:
+    """`drift fires; temp: values below the training minimum`, of the first few changes."""
+    more = len(page.changed) - MOST_CHANGES
+    shown = page.changed[:MOST_CHANGES]
+    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
+
+
 def plain(page: Page) -> list[str]:
     """The whole page, `MOST_LINES` lines of at most `WIDTH` characters. Sections that are empty are left out.
 
     Long lines go over up to three; where that makes too many, each is cut instead.
     """
-    lines = [headline(page), where_and_when(page)]
+    fresh = [f"New: {news(page)}"] if page.changed and page.state != RESOLVED else []
+    lines = [*fresh, headline(page), where_and_when(page)]
     for title, body in sections(page):
         lines.append(title)
         lines.extend(f"  {one}" for one in body)
@@ -65,7 +83,7 @@ def sections(page: Page) -> list[tuple[str, list[str]]]:
         ("Slowest stage", [stage_line(page)] if page.stage else []),
         ("Traces", [trace_line(one) for one in page.traces]),
         ("Suspected change", [change_line(page)] if page.change else []),
-        ("Notes", list(page.notes)),
+        ("Notes", list(page.notes[:1] if page.changed else page.notes)),  # the line that says what is new
         ("Links", [f"{name}: {link}" for name, link in links(page)]),
     ]
     return [(title, lines) for title, lines in found if lines]

@@ -236,7 +236,7 @@ class _Sorting:
             enriched=False,
         )
         self._admit(incident)
-        self._say(incident.id, FIRING, "fires again", f"{alert.name} fires again after it was resolved")
+        self._say(incident.id, FIRING, "fires again", f"{_called(alert)} fires again after it was resolved")
         return True
 
     def _admit(self, incident: Incident) -> None:
@@ -262,7 +262,7 @@ class _Sorting:
             alerts=(self._tracked(alert),),
         )
         self._admit(incident)
-        self._say(incident.id, FIRING, "opened", f"{alert.name} fires: {alert.cause}")
+        self._say(incident.id, FIRING, "opened", f"{_called(alert)} fires: {alert.cause}")
 
     def _join(self, where: str, alert: Alert) -> None:
         incident = self.open[where]
@@ -290,7 +290,7 @@ class _Sorting:
             changed = replace(changed, state=OPEN, acknowledged_by="", acknowledged_at=None)
         self._keep(changed)
         self.home[identity(alert)] = where
-        self._say(where, FIRING if loud else UPDATE, "joined", f"{alert.name} fires: {alert.cause}")
+        self._say(where, FIRING if loud else UPDATE, "joined", f"{_called(alert)} fires: {alert.cause}")
 
     def _without_least(self, incident: Incident) -> Incident:
         """Room for a page among too many alerts: the oldest that has ceased goes, else the oldest ticket,
@@ -318,9 +318,9 @@ class _Sorting:
         for kind, text in _turns(was.alert, alert) if alert.firing else ():
             self._say(where, self.notices[where], kind, text)
         if again:
-            self._say(where, self.notices[where], "fires again", f"{alert.name} fires again")
+            self._say(where, self.notices[where], "fires again", f"{_called(alert)} fires again")
         elif not alert.firing:
-            self._say(where, self.notices[where], "ceased", f"{alert.name} has ceased")
+            self._say(where, self.notices[where], "ceased", f"{_called(alert)} has ceased")
 
     def _tracked(self, alert: Alert) -> Tracked:
         return Tracked(alert, alert.firing, self.now, self.now, self.source)
@@ -333,6 +333,13 @@ class _Sorting:
         before = self.notices.get(where)
         self.notices[where] = FIRING if FIRING in (before, notice) else notice or before
         self.events.setdefault(where, []).append((kind, text))
+
+
+def _called(alert: Alert) -> str:
+    """What a line of the timeline and an update call it: its objective, else its rule; the feature if it is
+    about one."""
+    name = alert.slo or alert.name
+    return f"{name} ({alert.feature})" if alert.feature else name
 
 
 def _turns(was: Alert, now: Alert) -> list[tuple[str, str]]:

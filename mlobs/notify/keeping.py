@@ -7,7 +7,7 @@ The desk uses it for what alerts bring about, the commands and the web page for 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sqlalchemy import Connection
@@ -39,7 +39,8 @@ def keep(connection: Connection, change: Change, settings: Settings, now: float)
     """Write `change` and intend what it makes us say. Call it with the book locked."""
     incident = change.incident
     if change.notice is not None:
-        incident = _tell(connection, incident, change.notice, settings, now)
+        news = [text for _, text in change.events]
+        incident = _tell(connection, incident, change.notice, settings, now, news)
     elif incident.muted:
         incident = unmute(connection, incident, settings, now)
     save(connection, incident, settings, now)
@@ -51,11 +52,18 @@ def save(connection: Connection, incident: Incident, settings: Settings, now: fl
     book.save(connection, incident, attention_at(incident, settings.notify, now))
 
 
-def post(connection: Connection, incident: Incident, notice: str, settings: Settings, now: float) -> None:
+def post(
+    connection: Connection,
+    incident: Incident,
+    notice: str,
+    settings: Settings,
+    now: float,
+    news: Sequence[str] = (),
+) -> None:
     """Intend to tell: a firing goes where the routes say and to all who were told, the rest to these
-    alone.
+    alone. `news`: what is new to those who were told before.
     """
-    page = page_of(connection, incident, settings, now)
+    page = replace(page_of(connection, incident, settings, now), changed=tuple(news))
     told = outbox.told(connection, incident.id)
     if notice == FIRING:
         routed = route(incident, settings.notify, now)
@@ -158,7 +166,12 @@ def unsilence(store: Store, number: int, now: float) -> bool:
 
 
 def _tell(
-    connection: Connection, incident: Incident, notice: str, settings: Settings, now: float
+    connection: Connection,
+    incident: Incident,
+    notice: str,
+    settings: Settings,
+    now: float,
+    news: Sequence[str] = (),
 ) -> Incident:
     """Post `notice` unless nobody is to be told now."""
     if notice in (FIRING, UPDATE):
@@ -171,7 +184,7 @@ def _tell(
             return replace(incident, muted=why) if notice == FIRING else incident
         if notice == UPDATE and incident.muted:
             return incident  # it will be told whole when its silence is looked at next
-    post(connection, incident, notice, settings, now)
+    post(connection, incident, notice, settings, now, news)
     if notice == FIRING:
         paged = incident.paged_at if incident.paged_at is not None else now
         return replace(incident, muted="", paged_at=paged, told_at=now)

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlobs import names
+from mlobs.names import PAGE
 from mlobs.notify import outbox, tables
-from mlobs.notify.page import FIRING
+from mlobs.notify.page import FIRING, RESOLVED
+from mlobs.notify.routing import LAST_RESORT
 from mlobs.notify.sender import Sent
 from mlobs.store import Store
 
@@ -70,6 +72,7 @@ class PagingMetrics:
             with self._store.read() as connection:
                 waiting = outbox.waiting(connection, self._now)
                 table = tables.timeline
+                passed_on, unreached = _handed_over(connection)
                 suppressed = connection.execute(
                     select(table.c.kind, func.count().label("number"))
                     .where(table.c.kind.in_(SUPPRESSED))
@@ -86,6 +89,17 @@ class PagingMetrics:
         for kind in SUPPRESSED:
             held.add_metric([kind.replace(" ", "_")], by_kind.get(kind, 0))
         yield held
+        passed = CounterMetricFamily(
+            names.NOTIFY_PASSED_ON,
+            "Firing messages that a channel did not take, or not in time",
+            labels=[names.CHANNEL],
+        )
+        for name in dict.fromkeys((*self._channels, *passed_on)):
+            passed.add_metric([name], passed_on.get(name, 0))
+        yield passed
+        yield GaugeMetricFamily(
+            names.NOTIFY_UNREACHED, "Open pages that no channel has taken yet", value=unreached
+        )
 
     def _oldest(self, waiting: list[outbox.Waiting]) -> Metric:
         family = GaugeMetricFamily(
@@ -95,3 +109,20 @@ class PagingMetrics:
         for name in dict.fromkeys((*self._channels, *ages)):
             family.add_metric([name], ages.get(name, 0.0))
         return family
+
+
+def _handed_over(connection: Connection) -> tuple[dict[str, int], int]:
+    """Messages handed on by channel, and how many open pages have reached nobody but the log."""
+    box, to, open_ = tables.outbox, tables.deliveries, tables.incidents
+    rows = connection.execute(
+        select(box.c.channel, func.count().label("number"))
+        .where(box.c.kind == FIRING, box.c.fallback_at.is_not(None))
+        .group_by(box.c.channel)
+    )
+    mine = select(to.c.incident).where(to.c.incident == open_.c.id)
+    heard = mine.where(to.c.reached_at.is_not(None), to.c.channel != LAST_RESORT)
+    unreached = select(func.count()).where(
+        open_.c.state != RESOLVED, open_.c.severity == PAGE, mine.exists(), ~heard.exists()
+    )
+    passed_on = {row.channel: row.number for row in rows}
+    return passed_on, connection.execute(unreached).scalar_one()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, case, delete, func, insert, or_, select, update
@@ -21,7 +21,7 @@ from mlobs.names import PAGE
 from mlobs.notify import tables
 from mlobs.notify.book import insert_once
 from mlobs.notify.incident import Incident
-from mlobs.notify.page import FIRING, RESOLVED, TEST, UPDATE, Page, encode
+from mlobs.notify.page import FIRING, RESOLVED, TEST, UPDATE, Page, decode_page, encode
 from mlobs.notify.retry import Outcome, wait_before
 
 PENDING, SENDING, SENT, FAILED = "pending", "sending", "sent", "failed"
@@ -60,18 +60,17 @@ def post(connection: Connection, incident: Incident, channel: str, kind: str, pa
     """Intend to say `kind` of `incident` on `channel`. False when an unsent message took it in instead.
 
     An unsent firing or update takes in the newer page; a resolved takes away an unsent update, never a
-    firing.
+    firing. What is new since the message before is gathered, and left out of a first message.
     """
     unsent = _unsent(connection, incident.id, channel)
     if kind in (FIRING, UPDATE) and unsent is not None and unsent.kind in (FIRING, UPDATE):
-        louder = min(unsent.rank, _rank(kind, incident.severity))
-        kind = FIRING if FIRING in (kind, unsent.kind) else UPDATE
-        connection.execute(
-            update(_box).where(_box.c.id == unsent.id).values(page=encode(page), rank=louder, kind=kind)
-        )
+        _take_in(connection, unsent, kind, incident.severity, page, now)
         return False
     if kind == RESOLVED and unsent is not None and unsent.kind == UPDATE:
         connection.execute(delete(_box).where(_box.c.id == unsent.id))
+    here = and_(_to.c.incident == incident.id, _to.c.channel == channel)
+    known = connection.execute(select(_to.c.channel).where(here)).first() is not None
+    page = page if known else replace(page, changed=())
     connection.execute(
         insert(_box).values(
             incident=incident.id,
@@ -88,8 +87,7 @@ def post(connection: Connection, incident: Incident, channel: str, kind: str, pa
             uncertain=False,
         )
     )
-    here = and_(_to.c.incident == incident.id, _to.c.channel == channel)
-    if connection.execute(select(_to.c.channel).where(here)).first() is None:
+    if not known:
         connection.execute(insert(_to).values(incident=incident.id, channel=channel, wanted_at=now))
     return True
 
@@ -98,6 +96,12 @@ def told(connection: Connection, incident: str) -> tuple[str, ...]:
     """Channels that were, or are to be, told of the incident."""
     rows = connection.execute(select(_to.c.channel).where(_to.c.incident == incident).order_by(_to.c.channel))
     return tuple(row.channel for row in rows)
+
+
+def reached(connection: Connection, incident: str) -> bool:
+    """Whether any channel has taken a message of the incident."""
+    here = and_(_to.c.incident == incident, _to.c.reached_at.is_not(None))
+    return connection.execute(select(_to.c.channel).where(here)).first() is not None
 
 
 def claim(
@@ -240,6 +244,20 @@ def waiting(connection: Connection, now: float) -> list[Waiting]:
     return [Waiting(row.channel, row.number, row.oldest, row.free_at <= now) for row in rows]
 
 
+def oldest_news(connection: Connection) -> dict[str, tuple[float, str]]:
+    """By channel when the oldest unfinished firing or resolved message was intended, and the reason of the
+    channel's last failure: updates may wait."""
+    rows = connection.execute(
+        select(
+            _box.c.channel, func.min(_box.c.created_at).label("oldest"), func.max(_ch.c.reason).label("why")
+        )
+        .outerjoin(_ch, _ch.c.name == _box.c.channel)
+        .where(_box.c.state.in_(UNFINISHED), _box.c.kind != UPDATE)
+        .group_by(_box.c.channel)
+    )
+    return {row.channel: (row.oldest, row.why or "not tried") for row in rows}
+
+
 def counts(connection: Connection) -> dict[tuple[str, str], int]:
     """Messages by state and last reason, all that ever were."""
     rows = connection.execute(
@@ -268,12 +286,37 @@ def release(connection: Connection, owner: str | None = None) -> int:
     return connection.execute(given).rowcount
 
 
-def _unsent(connection: Connection, incident: str, channel: str) -> Row[Any, Any, Any] | None:
+def _take_in(
+    connection: Connection,
+    unsent: Row[Any, Any, Any, Any, Any],
+    kind: str,
+    severity: str,
+    page: Page,
+    now: float,
+) -> None:
+    """Let an unsent message say what `page` says; the louder kind of the two remains."""
+    before = decode_page(unsent.page).changed
+    first = unsent.kind == FIRING and not before  # whoever gets it has not heard of the incident
+    changed = () if first else tuple(dict.fromkeys((*before, *page.changed)))
+    louder = FIRING if FIRING in (kind, unsent.kind) else UPDATE
+    connection.execute(
+        update(_box)
+        .where(_box.c.id == unsent.id)
+        .values(
+            page=encode(replace(page, changed=changed)),
+            rank=min(unsent.rank, _rank(kind, severity)),
+            kind=louder,
+            due_at=now if louder != unsent.kind else unsent.due_at,  # it is no update any more that may wait
+        )
+    )
+
+
+def _unsent(connection: Connection, incident: str, channel: str) -> Row[Any, Any, Any, Any, Any] | None:
     """The last pending message of the incident on the channel, locked: who claims it meanwhile has it, and we
     see that.
     """
     return connection.execute(
-        select(_box.c.id, _box.c.kind, _box.c.rank)
+        select(_box.c.id, _box.c.kind, _box.c.rank, _box.c.page, _box.c.due_at)
         .where(_box.c.incident == incident, _box.c.channel == channel, _box.c.state == PENDING)
         .order_by(_box.c.id.desc())
         .limit(1)

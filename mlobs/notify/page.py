@@ -164,6 +164,8 @@ class Page:
     link: str = ""
     notes: tuple[str, ...] = ()
     test: bool = False
+    changed: tuple[str, ...] = ()
+    """What is new since the message before, on the same channel; empty of a first message."""
     others: tuple[str, ...] = ()
     """Of a message that stands for many incidents: a line for each."""
 

@@ -7,7 +7,7 @@ incidents.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -16,6 +16,9 @@ from mlobs.names import PAGE, TICKET
 from mlobs.notify.incident import Incident
 from mlobs.notify.text import moment
 from mlobs.settings import EscalationSettings, NotifySettings, RouteSettings, TimesSettings
+
+LAST_RESORT = "last-resort"
+"""A channel that is always there where the file names no fallback: it prints to standard error."""
 
 MATCHED = ("severity", "service", "model", "environment", "segment", "cause")
 """What routes, silences and maintenance windows can match."""
@@ -70,6 +73,22 @@ def why_not(one: RouteSettings, incident: Incident, settings: NotifySettings, no
     if one.times and not within(settings.times[one.times], now):
         return f"{moment(now)} is outside of {one.times}"
     return None
+
+
+def others_than(told: Collection[str], settings: NotifySettings) -> tuple[str, ...]:
+    """Who hears of a page that no channel in `told` takes, where no fallback is named: every other channel,
+    and when there is none, the log of `mlobs serve`."""
+    others = tuple(name for name in settings.channels if name not in told)
+    return others or ((LAST_RESORT,) if LAST_RESORT not in told else ())
+
+
+def without_fallback(settings: NotifySettings) -> str:
+    """What to say of a file that names channels and no fallback; empty where there is nothing to say."""
+    if settings.fallback or not settings.channels:
+        return ""
+    alone = len(settings.channels) == 1
+    then = "stands in the log of mlobs serve alone" if alone else "goes to the channels that are left"
+    return f"no notify.fallback: a page that is not taken {then}; name a channel of another service"
 
 
 def channels_of(names: Iterable[str], settings: NotifySettings) -> tuple[str, ...]:

@@ -58,9 +58,13 @@ class Sender:
         if not channel.updates:
             with self.store.write() as connection:
                 outbox.skip(connection, channel.name, clock())
+        elif channel.update_every > 0:
+            with self.store.write() as connection:
+                storm.spread(connection, channel.name, channel.update_every)
         if channel.digests and rate is not None:
             with self.store.write() as connection:
                 storm.gather(connection, channel.name, clock())
+                storm.skip_grouped(connection, channel.name, clock())
         while len(done) < most:
             with self.store.write() as connection:
                 claimed = outbox.claim(connection, channel.name, self.owner, clock(), rate=rate)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, select, update
 
 from mlobs.names import PAGE
 from mlobs.notify import tables
-from mlobs.notify.outbox import GROUPED, PENDING
-from mlobs.notify.page import FIRING, RESOLVED, Page, decode_page, encode
+from mlobs.notify.outbox import GROUPED, PENDING, SENT, SKIPPED
+from mlobs.notify.page import FIRING, RESOLVED, UPDATE, Page, decode_page, encode
 
 MOST_WAITING = 20
 """Untried messages of one kind on one channel."""
@@ -68,6 +68,35 @@ def gather(connection: Connection, channel: str, now: float) -> int:
             connection.execute(update(_box).where(part).values(state=GROUPED, reason="digest", done_at=now))
         taken += len(rest)
     return taken
+
+
+def skip_grouped(connection: Connection, channel: str, now: float) -> int:
+    """Take away the unsent updates of incidents that the channel knows from a message for many alone."""
+    whole, own = _box.alias("whole"), _box.alias("own")
+    listed = select(whole.c.incident).where(whole.c.channel == channel, whole.c.state == GROUPED)
+    told_alone = select(own.c.incident).where(own.c.channel == channel, own.c.state == SENT)
+    unsent = and_(_box.c.channel == channel, _box.c.kind == UPDATE, _box.c.state == PENDING)
+    grouped = and_(unsent, _box.c.incident.in_(listed), _box.c.incident.not_in(told_alone))
+    return connection.execute(update(_box).where(grouped).values(state=SKIPPED, done_at=now)).rowcount
+
+
+def spread(connection: Connection, channel: str, every: float) -> None:
+    """Let an update of an incident wait until `every` seconds after the last one: what comes meanwhile is
+    taken in."""
+    before = _box.alias("before")
+    last = (
+        select(func.max(before.c.done_at))
+        .where(
+            before.c.incident == _box.c.incident,
+            before.c.channel == channel,
+            before.c.kind == UPDATE,
+            before.c.state == SENT,
+        )
+        .scalar_subquery()
+    )
+    unsent = and_(_box.c.channel == channel, _box.c.kind == UPDATE, _box.c.state == PENDING)
+    early = and_(unsent, _box.c.attempts == 0, _box.c.due_at < last + every)
+    connection.execute(update(_box).where(early).values(due_at=last + every))
 
 
 def digest(pages: Sequence[Page], kind: str, number: int, now: float) -> Page:

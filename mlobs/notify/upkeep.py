@@ -5,16 +5,18 @@ channel.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.exc import DBAPIError
 
+from mlobs.names import PAGE
 from mlobs.notify import book, outbox, tables
 from mlobs.notify.grouping import settle
 from mlobs.notify.incident import Incident
 from mlobs.notify.keeping import escalate, grouping_of, keep, page_of, save, unmute
 from mlobs.notify.page import FIRING, RESOLVED
-from mlobs.notify.routing import channels_of
+from mlobs.notify.routing import LAST_RESORT, channels_of, others_than
 from mlobs.settings import Settings
 from mlobs.store import Store
 
@@ -29,9 +31,7 @@ def look_after(store: Store, settings: Settings, now: float) -> None:
     """One round. Costs one query while nothing is due."""
     with store.read() as connection:
         due = book.load_due(connection, now)
-        late = settings.notify.fallback is not None and bool(
-            outbox.unreached(connection, now, settings.notify.fallback_after)
-        )
+        late = bool(outbox.unreached(connection, now, settings.notify.fallback_after))
     for incident in due:
         try:
             with store.write() as connection:
@@ -79,20 +79,33 @@ def _attend(connection: Connection, incident: Incident, settings: Settings, now:
 
 def _fall_back(connection: Connection, settings: Settings, now: float) -> None:
     """Tell the fallback of what another channel could not deliver in time or at all."""
-    fallback = channels_of((settings.notify.fallback or "",), settings.notify)
+    fallback = channels_of((settings.notify.fallback,), settings.notify) if settings.notify.fallback else None
     for row in outbox.unreached(connection, now, settings.notify.fallback_after):
         outbox.mark_fallen(connection, row.id, now)
         incident = book.load(connection, row.incident)
         if incident is None:  # a message that stands for many
-            outbox.pass_on(connection, row.id, fallback, now)
+            others = others_than((row.channel,), settings.notify) if row.channel != LAST_RESORT else ()
+            outbox.pass_on(connection, row.id, others if fallback is None else fallback, now)
             continue
         if incident.state == RESOLVED:
             continue
         told = outbox.told(connection, incident.id)
-        new = [name for name in fallback if name not in told]
+        if fallback is not None:
+            new: Sequence[str] = [name for name in fallback if name not in told]
+        else:
+            new = _without_fallback(connection, incident, told, settings)
         page = page_of(connection, incident, settings, now)
         for name in new:
             outbox.post(connection, incident, name, FIRING, page, now)
         if new:
             why = f"{row.channel} did not take it ({row.reason or 'no answer'}): {', '.join(new)} told"
             book.note(connection, incident, now, [("fallback", why)])
+
+
+def _without_fallback(
+    connection: Connection, incident: Incident, told: Sequence[str], settings: Settings
+) -> Sequence[str]:
+    """A page that has reached nobody goes to whoever is left; a ticket stays in the list of incidents."""
+    if incident.severity != PAGE or outbox.reached(connection, incident.id):
+        return ()
+    return others_than(told, settings.notify)

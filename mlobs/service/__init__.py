@@ -133,7 +133,8 @@ class Service:
     def _page(self, alerts: list[Alert] | None, events: Sequence[TimelineEvent], now: float) -> None:
         if alerts is not None:  # None: nothing is known, which is not the same as nothing fires
             self.desk.receive(alerts, now)
-        self.desk.receive([self._own_alert(stage, now) for stage in self._lasting()], now, source="self")
+        own = [self._own_alert(stage, now) for stage in self._lasting()]
+        self.desk.receive([*own, *self.desk.own_alerts(now)], now, source="self")
         for event in events:
             self.desk.event(event)
 

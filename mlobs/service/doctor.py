@@ -22,6 +22,7 @@ from mlobs.drift.mlref import load_reference
 from mlobs.drift.unlike import unlike_columns
 from mlobs.errors import EXIT_FINDING, EXIT_FINE, MlobsError, install_line
 from mlobs.featurelog.maskschema import logged_as
+from mlobs.notify.routing import without_fallback
 from mlobs.service.listening import Fetcher
 from mlobs.service.serve import SCHEMAS
 from mlobs.settings import Settings
@@ -187,6 +188,9 @@ def _channels(settings: Settings) -> Iterator[Finding]:
             yield Finding(check, BROKEN, str(problem))
         else:
             yield Finding(check, FINE, f"{channel.kind}; `mlobs notify test` sends a marked page through it")
+    missing = without_fallback(settings.notify)
+    if missing:
+        yield Finding("fallback", WARNING, missing)
     if not settings.notify.channels:
         yield Finding("notify", WARNING, "no channel: nobody is paged; add `notify.channels`")
 

@@ -17,6 +17,7 @@ from mlobs.featurelog.reader import reader_of
 from mlobs.notify.api import OnCall
 from mlobs.notify.channels import build_channels
 from mlobs.notify.desk import Desk
+from mlobs.notify.routing import without_fallback
 from mlobs.notify.tables import SCHEMA as NOTIFY_SCHEMA
 from mlobs.notify.upstream import Reconciler
 from mlobs.records import FeatureRecord
@@ -97,6 +98,9 @@ def serve(config: Path) -> None:
         settings = with_own_address(settings, host, port)
         if not settings.notify.channels:
             log.warning("nobody is paged: %s names no notify.channels", config)
+        missing = without_fallback(settings.notify)
+        if missing:
+            log.warning("%s", missing)
         service = wire(settings, store, fetch)
         reader = reader_of(settings)
 

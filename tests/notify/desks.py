@@ -38,6 +38,7 @@ class Told:
 
     name: str = "oncall"
     updates: bool = True
+    update_every: float = 0.0
     rate: float | None = None
     digests: bool = False
     answer: Callable[[Message], Outcome] = field(default=lambda message: sent())

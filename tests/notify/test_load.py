@@ -33,6 +33,7 @@ class Faulty:
     name: str = "oncall"
     kind: str = "slack"
     updates: bool = True
+    update_every: float = 0.0
     rate: float | None = 1.0
     digests: bool = False
     delivered: list[tuple[float, str, str]] = field(default_factory=list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from email import message_from_bytes
 from email.policy import default
@@ -13,7 +14,9 @@ from aiosmtpd.controller import Controller
 
 from mlobs.errors import ConfigError
 from mlobs.notify.channels.mail import EmailChannel
+from mlobs.notify.page import FeatureFinding, PageParts
 from mlobs.notify.retry import Reason
+from tests.notify.desks import T0, an_alert, make_desk
 from tests.notify.test_slack import a_message
 
 
@@ -127,3 +130,37 @@ def test_what_cannot_be_meant_is_refused(options, told):
     given = {"to": "ada@ops.example", "host": "127.0.0.1"} | options
     with pytest.raises(ConfigError, match=told):
         EmailChannel("mail", given.pop("to"), given.pop("host"), **given)
+
+
+def test_what_is_found_later_follows_in_the_same_thread_and_says_what_is_new(server):
+    held = threading.Event()
+
+    def slow(incident):
+        held.wait(10)
+        return PageParts(features=(FeatureFinding("temp", cause="values below the training minimum"),))
+
+    desk = make_desk(channel_to(server), enrichers=[slow])
+    (incident,) = desk.receive([an_alert()], T0)
+    desk.pump(T0)
+    held.set()
+    desk.pump(T0 + 1)
+    for second in (2, 3, 4):  # alerts that join one by one are one letter, and not before its time
+        desk.receive([an_alert(), *(an_alert(f"x{n}") for n in range(second))], T0 + second)
+        desk.pump(T0 + second)
+    desk.pump(T0 + 100)
+    assert len(server.handler.letters) == 2
+    desk.pump(T0 + 125)
+    first, found, joined = server.handler.letters
+    assert "temp" not in first["Subject"]
+    assert first["In-Reply-To"] is None
+    assert found["Subject"] == "UPDATE fraud: temp: values below the training minimum"
+    assert found.get_content().splitlines()[0] == "New: temp: values below the training minimum"
+    for later in (found, joined):
+        assert later["In-Reply-To"] == first["Message-ID"]
+        assert later["References"].split() == [f"<mlobs-{incident.id}@ops.example>", first["Message-ID"]]
+    assert joined["Subject"].startswith("UPDATE fraud: fraud-x0 fires: x0; fraud-x1 fires: x1; ")
+    desk.acknowledge(incident.id, "ada", T0 + 130)
+    desk.resolve(incident.id, "ada", T0 + 131)  # takes the update away that waits
+    desk.pump(T0 + 131)
+    assert server.handler.letters[3]["Subject"].startswith("RESOLVED fraud")
+    assert len(server.handler.letters) == 4

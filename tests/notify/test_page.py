@@ -157,6 +157,10 @@ def test_what_is_longest_still_ends_with_its_links():
     lines = plain(compose(an_incident(*alerts, parts=many), make_settings(), T0))
     assert len(lines) == MOST_LINES
     assert lines[-1].startswith("  incident: https://")
+    page = replace(compose(an_incident(*alerts, parts=many), make_settings(), T0), changed=("a", "b"))
+    assert plain(page)[0] == "New: a; b"
+    assert len(plain(page)) == MOST_LINES
+    assert plain(page)[-1] == lines[-1]
 
 
 def test_a_long_cause_is_folded_and_not_cut():

@@ -185,3 +185,22 @@ def test_a_redirect_takes_the_token_nowhere(slack: Slack, token: Secret):
         outcome = channel_of(slack, token).send(a_message())
     assert not outcome.sent
     assert not other.stub.requests
+
+
+def test_an_update_says_in_the_thread_what_is_new_and_notifies_no_channel(slack: Slack, token: Secret):
+    desk = make_desk(channel_of(slack, token))  # type: ignore[arg-type]
+    alert = an_alert()
+    (incident,) = desk.receive([alert], T0)
+    desk.pump(T0)
+    desk.receive([alert, an_alert("errors")], T0 + 30)
+    desk.pump(T0 + 30)
+    desk.acknowledge(incident.id, "ada", T0 + 60)
+    desk.pump(T0 + 60)
+    (shown,) = slack.shown
+    assert shown["text"].startswith("ACKNOWLEDGED fraud: latency")
+    thread = [one for one in slack.messages.values() if "thread_ts" in one]
+    assert [one["text"] for one in thread] == [
+        "UPDATE fraud: fraud-errors fires: errors",
+        "UPDATE fraud: acknowledged by ada",
+    ]
+    assert not any(one["reply_broadcast"] for one in thread)

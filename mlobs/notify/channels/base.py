@@ -47,6 +47,11 @@ class Channel(Protocol):
         ...
 
     @property
+    def update_every(self) -> float:
+        """Seconds at least between two updates of one incident: what comes meanwhile is one message."""
+        ...
+
+    @property
     def rate(self) -> float | None:
         """Most messages a second; None for no limit."""
         ...

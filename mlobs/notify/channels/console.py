@@ -17,11 +17,18 @@ def to_stdout(text: str) -> None:
     sys.stdout.flush()
 
 
+def to_stderr(text: str) -> None:
+    """Where the log of a service goes."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
 class ConsoleChannel:
     """Prints each page between two rules; resolved ones with their first lines alone."""
 
     kind = "console"
     updates = False
+    update_every = 0.0
     digests = True
     rate: float | None = None
 

@@ -1,4 +1,4 @@
-"""E-mail over SMTP with TLS: plain text, one thread an incident.
+"""E-mail over SMTP with TLS: plain text, one thread an incident, a letter for what comes later.
 
 `tls`: `starttls` (the default), `tls` from the first byte, or `none`, which only a server on this machine
 gets. A `Message-ID` made of the message's number is the same when it is sent again, so that a mailbox shows
@@ -16,7 +16,7 @@ from email.utils import format_datetime
 
 from mlobs.errors import ConfigError, Problem, nearest
 from mlobs.notify.channels.base import Message
-from mlobs.notify.drawing import headline, plain
+from mlobs.notify.drawing import announcement, plain
 from mlobs.notify.page import FIRING, TEST
 from mlobs.notify.retry import Outcome, Reason, sent
 from mlobs.secret import Secret
@@ -29,7 +29,8 @@ class EmailChannel:
     """Sends to the addresses of `to` (separated by commas) through one server."""
 
     kind = "email"
-    updates = False
+    updates = True
+    update_every = 120.0
     digests = True
     rate: float | None = 1.0
 
@@ -74,6 +75,7 @@ class EmailChannel:
 
     def send(self, message: Message) -> Outcome:
         letter = write(message, self._sender, self.to)
+        first = message.ref or str(letter["Message-ID"])
         handed_over = False
         try:
             with self._connect() as server:
@@ -93,8 +95,9 @@ class EmailChannel:
             name = type(problem).__name__
             return Outcome(False, reason, True, uncertain=handed_over, whole_channel=True, detail=name)
         if refused:
-            return Outcome(True, Reason.OK, detail=f"{len(refused)} of {len(self.to)} addresses were refused")
-        return sent()
+            detail = f"{len(refused)} of {len(self.to)} addresses were refused"
+            return Outcome(True, Reason.OK, ref=first, detail=detail)
+        return sent(first)
 
     def _connect(self) -> smtplib.SMTP:
         if self._tls == "none":
@@ -115,13 +118,16 @@ def write(message: Message, sender: str, to: tuple[str, ...]) -> EmailMessage:
     """The letter. Headers hold cleaned text only; the policy refuses line breaks in them all the same."""
     letter = EmailMessage(policy=SMTP)
     domain = sender.partition("@")[2]
-    letter["Subject"] = headline(message.page)
+    letter["Subject"] = announcement(message.kind, message.page)
     letter["From"] = sender
     letter["To"] = ", ".join(to)
     letter["Date"] = format_datetime(datetime.fromtimestamp(message.at, UTC))
     letter["Message-ID"] = f"<{message.dedup_key}.{message.number}@{domain}>"
     if message.kind != TEST:
-        letter["References"] = f"<{message.dedup_key}@{domain}>"
+        root = f"<{message.dedup_key}@{domain}>"
+        letter["References"] = f"{root} {message.ref}" if message.ref else root
+        if message.ref:  # the incident's first letter
+            letter["In-Reply-To"] = message.ref
     letter["Auto-Submitted"] = "auto-generated"
     if message.kind == FIRING:
         letter["Importance"] = "high"

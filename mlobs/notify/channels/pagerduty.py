@@ -10,7 +10,7 @@ import msgspec
 
 from mlobs.names import PAGE
 from mlobs.notify.channels.base import Message
-from mlobs.notify.drawing import headline, plain
+from mlobs.notify.drawing import announcement, plain
 from mlobs.notify.http import Addresses, NotSentError, parse_target, post
 from mlobs.notify.page import RESOLVED, TEST, Page
 from mlobs.notify.retry import Outcome, Reason, judge_status
@@ -25,6 +25,7 @@ class PagerDutyChannel:
 
     kind = "pagerduty"
     updates = True
+    update_every = 0.0
     digests = False
     rate: float | None = 2.0
     """120 events a minute and routing key are taken."""
@@ -79,7 +80,7 @@ def event(message: Message) -> dict[str, object]:
         "dedup_key": message.dedup_key,
         "client": "mlobs",
         "payload": {
-            "summary": headline(page)[:MOST_SUMMARY],
+            "summary": announcement(message.kind, page)[:MOST_SUMMARY],
             "source": page.service or "mlobs",
             "severity": _severity(page),
             "component": page.model or None,

@@ -23,7 +23,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from mlobs.errors import ConfigError, Problem
 from mlobs.notify.channels.base import ACKNOWLEDGE, Message
 from mlobs.notify.channels.slack_http import BoundedClient
-from mlobs.notify.drawing import headline, plain, sections, trace_line, where_and_when
+from mlobs.notify.drawing import announcement, headline, plain, sections, trace_line, where_and_when
 from mlobs.notify.page import FIRING, RESOLVED, TEST, Page
 from mlobs.notify.retry import Outcome, Reason, judge_status, retry_after, sent
 from mlobs.secret import Secret
@@ -75,6 +75,7 @@ class SlackChannel:
 
     kind = "slack"
     updates = True
+    update_every = 0.0
     digests = True
     rate: float | None = 1.0
 
@@ -128,7 +129,7 @@ class SlackChannel:
             if _error(problem) not in _GONE:
                 raise
             return sent(self._post(client, message))
-        if message.kind in (FIRING, RESOLVED):
+        if message.kind in (FIRING, RESOLVED) or message.page.changed:
             self._thread(client, message, channel, ts)
         return sent(ref)
 
@@ -159,7 +160,7 @@ class SlackChannel:
         client.chat_postMessage(
             channel=channel,
             thread_ts=ts,
-            text=headline_text(message.page),
+            text=literal(announcement(message.kind, message.page)),
             reply_broadcast=message.kind == FIRING,
             unfurl_links=False,
             unfurl_media=False,

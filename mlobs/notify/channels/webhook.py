@@ -25,6 +25,7 @@ class WebhookChannel:
 
     kind = "webhook"
     updates = True
+    update_every = 0.0
     digests = False
     rate: float | None = 1.0
 
@@ -84,6 +85,7 @@ def document(message: Message) -> dict[str, object]:
         "service": page.service,
         "model": page.model,
         "title": page.title,
+        "changed": page.changed,
         "since": page.since,
         "at": page.at,
         "resolved_at": page.resolved_at,
