@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -107,12 +108,18 @@ def who_gets(
         segment=segment,
     )
     if as_json:
-        typer.echo(json.dumps({"to": told.to, "why": told.why, "passed": told.passed, "then": told.then}))
+        channels = [one.channel for one in told.to]
+        who = [asdict(one) for one in told.to]
+        shown = {"to": channels, "who": who, "why": told.why, "passed": told.passed, "then": told.then}
+        typer.echo(json.dumps(shown))
     else:
         for line in told.passed:
             typer.echo(f"passed over: {line}")
         typer.echo(f"{told.why}")
-        typer.echo(f"told: {', '.join(told.to) or 'nobody'}")
+        for one in told.to:
+            typer.echo(f"told: {one}")
+        if not told.to:
+            typer.echo("told: nobody")
         for line in told.then:
             typer.echo(line)
     if not told.to:

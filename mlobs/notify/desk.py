@@ -75,8 +75,7 @@ class Desk:
         self._settings = settings
         self._store = store
         self._channels = dict(channels)
-        if settings.notify.fallback is None:
-            self._channels.setdefault(LAST_RESORT, ConsoleChannel(LAST_RESORT, to_stderr))
+        self._channels.setdefault(LAST_RESORT, ConsoleChannel(LAST_RESORT, to_stderr))
         self._enrichers = tuple(enrichers)
         self._grouping = grouping_of(settings.notify)
         driven = settings.clock == "driven"

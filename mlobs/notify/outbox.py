@@ -98,6 +98,12 @@ def told(connection: Connection, incident: str) -> tuple[str, ...]:
     return tuple(row.channel for row in rows)
 
 
+def asked(connection: Connection, incident: str) -> frozenset[str]:
+    """Channels with a message of the incident, or of what stands for many, whatever became of it."""
+    rows = connection.execute(select(_box.c.channel).where(_box.c.incident == incident).distinct())
+    return frozenset(row.channel for row in rows)
+
+
 def reached(connection: Connection, incident: str) -> bool:
     """Whether any channel has taken a message of the incident."""
     here = and_(_to.c.incident == incident, _to.c.reached_at.is_not(None))

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mlobs.durations import speak_duration
+from mlobs.names import PAGE
 from mlobs.notify.channels.base import Channel, Message
 from mlobs.notify.compose import trial_page
 from mlobs.notify.grouping import Grouping, absorb
 from mlobs.notify.page import TEST
 from mlobs.notify.retry import Outcome
-from mlobs.notify.routing import channels_of, muted, route, why_not
+from mlobs.notify.routing import channels_of, muted, others_than, route, why_not
 from mlobs.notify.sender import attempt
 from mlobs.records import Alert
-from mlobs.settings import Settings
+from mlobs.settings import NotifySettings, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A channel, where it leads (`#oncall`, `ada@ops.example`; empty where that is a secret), and whose it is
+    by `notify.people`."""
+
+    channel: str
+    kind: str
+    where: str
+    people: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """`ada by ada-phone (pagerduty)`, `oncall (slack #oncall)`."""
+        led = f"{self.channel} ({' '.join(filter(None, (self.kind, self.where)))})"
+        return f"{' and '.join(self.people)} by {led}" if self.people else led
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +40,7 @@ class Told:
     acknowledgement.
     """
 
-    to: tuple[str, ...]
+    to: tuple[Recipient, ...]
     why: str
     passed: tuple[str, ...]
     then: tuple[str, ...]
@@ -61,13 +79,34 @@ def explain_route(
             break
         passed.append(f"routes[{number}]: {reason}")
     routed = route(change.incident, notify, now)
-    then = [
-        f"not acknowledged after {speak_duration(step.after)}: {', '.join(channels_of(step.to, notify))}"
-        for step in (routed.escalate if severity == "page" else ())
-    ]
-    if notify.fallback and routed.to:
+    then = []
+    for step in routed.escalate if severity == PAGE else ():
+        woken = spoken_list(channels_of(step.to, notify), notify)
+        then.append(f"not acknowledged after {speak_duration(step.after)}: {woken}")
+    fallback = channels_of(filter(None, (notify.fallback,)), notify)
+    if set(fallback) - set(routed.to) and routed.to:
         then.append(
-            f"not delivered after {speak_duration(notify.fallback_after)}: "
-            f"{', '.join(channels_of((notify.fallback,), notify))}"
+            f"not delivered after {speak_duration(notify.fallback_after)}: {spoken_list(fallback, notify)}"
         )
-    return Told(routed.to, routed.why, tuple(passed), tuple(then))
+    elif severity == PAGE and routed.to:
+        left = spoken_list(others_than(routed.to, notify), notify)
+        then.append(f"not delivered to anybody after {speak_duration(notify.fallback_after)}: {left}")
+    return Told(recipients(routed.to, notify), routed.why, tuple(passed), tuple(then))
+
+
+def recipients(channels: Iterable[str], notify: NotifySettings) -> tuple[Recipient, ...]:
+    """The channels with the people that they reach."""
+    return tuple(_recipient(name, notify) for name in channels)
+
+
+def spoken_list(channels: Iterable[str], notify: NotifySettings) -> str:
+    return ", ".join(str(one) for one in recipients(channels, notify))
+
+
+def _recipient(name: str, notify: NotifySettings) -> Recipient:
+    one = notify.channels.get(name)
+    if one is None:
+        return Recipient(name, "standard error of mlobs serve", "", ())
+    where = str(one.options.get("channel") or one.options.get("to") or "")
+    people = tuple(person for person, theirs in notify.people.items() if name in theirs)
+    return Recipient(name, one.kind, where, people)

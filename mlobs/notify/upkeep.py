@@ -16,7 +16,7 @@ from mlobs.notify.grouping import settle
 from mlobs.notify.incident import Incident
 from mlobs.notify.keeping import escalate, grouping_of, keep, page_of, save, unmute
 from mlobs.notify.page import FIRING, RESOLVED
-from mlobs.notify.routing import LAST_RESORT, channels_of, others_than
+from mlobs.notify.routing import channels_of, others_than
 from mlobs.settings import Settings
 from mlobs.store import Store
 
@@ -79,21 +79,21 @@ def _attend(connection: Connection, incident: Incident, settings: Settings, now:
 
 def _fall_back(connection: Connection, settings: Settings, now: float) -> None:
     """Tell the fallback of what another channel could not deliver in time or at all."""
-    fallback = channels_of((settings.notify.fallback,), settings.notify) if settings.notify.fallback else None
+    fallback = channels_of(filter(None, (settings.notify.fallback,)), settings.notify)
     for row in outbox.unreached(connection, now, settings.notify.fallback_after):
         outbox.mark_fallen(connection, row.id, now)
         incident = book.load(connection, row.incident)
         if incident is None:  # a message that stands for many
-            others = others_than((row.channel,), settings.notify) if row.channel != LAST_RESORT else ()
-            outbox.pass_on(connection, row.id, others if fallback is None else fallback, now)
+            asked = outbox.asked(connection, row.incident)
+            others = [name for name in fallback if name not in asked] or others_than(asked, settings.notify)
+            outbox.pass_on(connection, row.id, others, now)
             continue
         if incident.state == RESOLVED:
             continue
         told = outbox.told(connection, incident.id)
-        if fallback is not None:
-            new: Sequence[str] = [name for name in fallback if name not in told]
-        else:
-            new = _without_fallback(connection, incident, told, settings)
+        new: Sequence[str] = [name for name in fallback if name not in told]
+        if not new:
+            new = _who_is_left(connection, incident, told, settings)
         page = page_of(connection, incident, settings, now)
         for name in new:
             outbox.post(connection, incident, name, FIRING, page, now)
@@ -102,7 +102,7 @@ def _fall_back(connection: Connection, settings: Settings, now: float) -> None:
             book.note(connection, incident, now, [("fallback", why)])
 
 
-def _without_fallback(
+def _who_is_left(
     connection: Connection, incident: Incident, told: Sequence[str], settings: Settings
 ) -> Sequence[str]:
     """A page that has reached nobody goes to whoever is left; a ticket stays in the list of incidents."""

@@ -149,13 +149,16 @@ def test_routes_test_says_who_gets_it_and_why(routed: Path):
         [
             "passed over: routes[0]: 2026-11-28 02:00 UTC is outside of office",
             "routes[1] matches severity=page, model=fraud",
-            "told: phone",
-            "not acknowledged after 15 min: desk",
-            "not delivered after 5 min: phone",
+            "told: ada by phone (pagerduty)",
+            "not acknowledged after 15 min: desk (slack #oncall)",
+            "not delivered to anybody after 5 min: desk (slack #oncall)",
         ],
     )
     at_work = ("--at", "2026-11-27T10:00:00+01:00", "--json")
     assert json.loads(run("notify", "routes", "test", "-c", routed, *at_work)[1])["to"] == ["desk"]
+    who = json.loads(run("notify", "routes", "test", "-c", routed, *at_work)[1])
+    assert who["who"] == [{"channel": "desk", "kind": "slack", "where": "#oncall", "people": []}]
+    assert who["then"] == ["not delivered after 5 min: ada by phone (pagerduty)"]
     assert run("notify", "routes", "test", "-c", routed, "--severity", "ticket")[0] == 1
     assert run("notify", "routes", "test", "-c", routed, "--severity", "pages")[0] == 2
 

@@ -415,8 +415,9 @@ def test_a_message_that_is_refused_for_good_is_failed_and_said_so():
     desk.pump(T0)
     desk.pump(T0 + 3600)
     assert channel.kinds == ["firing"]
-    (page,) = read.pages(store, sent_only=False)
+    page, printed = read.pages(store, sent_only=False)
     assert (page.state, page.reason) == ("failed", "rejected")
+    assert (printed.state, printed.channel) == ("sent", "last-resort")
 
 
 def test_an_outage_that_joins_a_drift_incident_is_told_aloud_where_no_updates_go_and_names_the_page():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from email import message_from_bytes
 from email.policy import default
@@ -164,3 +166,48 @@ def test_what_is_found_later_follows_in_the_same_thread_and_says_what_is_new(ser
     desk.pump(T0 + 131)
     assert server.handler.letters[3]["Subject"].startswith("RESOLVED fraud")
     assert len(server.handler.letters) == 4
+
+
+class Dripping(Mailbox):
+    """Greets, and then answers a letter a byte at a time."""
+
+    async def handle_MAIL(self, server, session, envelope, address, options):
+        for _ in range(40):
+            server.transport.write(b"2")
+            await asyncio.sleep(0.1)
+        return "250 OK"
+
+
+def test_a_server_that_drips_holds_the_channel_no_longer_than_its_turns():
+    controller = OnKernelPort(Dripping(), hostname="127.0.0.1", port=0)
+    controller.start()
+    try:
+        channel = EmailChannel(
+            "mail", "ada@ops.example", "127.0.0.1", port=controller.port, tls="none", timeout=0.5
+        )
+        began = time.monotonic()
+        outcome = channel.send(a_message())
+    finally:
+        controller.stop()
+    assert time.monotonic() - began < 3.5  # the whole drip takes four seconds
+    assert (outcome.sent, outcome.reason, outcome.retry) == (False, Reason.TIMEOUT, True)
+
+
+class Rude(Mailbox):
+    async def handle_QUIT(self, server, session, envelope):
+        return "421 out of here"
+
+
+def test_a_letter_that_was_taken_is_not_repeated_for_a_goodbye_that_went_wrong():
+    controller = OnKernelPort(Rude(), hostname="127.0.0.1", port=0)
+    controller.start()
+    try:
+        assert channel_to(controller).send(a_message()).sent
+    finally:
+        controller.stop()
+
+
+def test_an_answer_that_is_none_is_no_refusal(server):
+    server.handler.answer = "299 what"
+    outcome = channel_to(server).send(a_message())
+    assert (outcome.reason, outcome.retry, outcome.uncertain) == (Reason.MALFORMED_ANSWER, True, True)

@@ -149,6 +149,21 @@ def test_a_page_that_is_refused_for_good_and_has_no_fallback_goes_to_who_is_left
     assert registry.get_sample_value("mlobs_notify_unreached_pages") == (0 if others else 1)
 
 
+def test_two_channels_that_refuse_a_digest_do_not_pass_it_to_and_fro(capsys) -> None:
+    refusing = [
+        Told(name, rate=1.0, digests=True, answer=lambda message: Outcome(False, Reason.REJECTED))
+        for name in ("a", "b")
+    ]
+    settings = make_settings("a", "b", routes=[RouteSettings({}, ("a",))], fallback="b")
+    desk = Desk(settings, make_store(), {one.name: one for one in refusing}, inline=True)
+    desk.receive([an_alert(model=f"m{number}") for number in range(30)], T0)
+    for second in range(120):
+        desk.pump(T0 + second)
+    for one in refusing:
+        assert sum(bool(message.page.others) for message in one.got) == 1
+    assert "25 more incidents began" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("fallback", "said"), [("", ["fallback"]), ("  fallback: b\n", [])])
 def test_doctor_warns_where_no_fallback_is_named(fallback: str, said: list[str], tmp_path: Path) -> None:
     channels = "{a: {console: }, b: {console: }}"

@@ -126,9 +126,13 @@ notify:
         stand.run(7200)
         stand.run(600)
         [fired] = [one.wanted_at for one in read.pages(stand.store, kind="firing", sent_only=False)
-                   if one.channel == "oncall"]  # fmt: skip
-        [(_, at, _)] = [one for one in stand.told() if one[0] == "hook"]
+                   if one.channel == "oncall" and one.page.cause == "availability"]  # fmt: skip
+        [(_, at, _)] = [one for one in stand.told() if one[0] == "hook" and one[2] == "availability"]
         assert fired + 300 <= at <= fired + 300 + 2 * EVALUATION
+        own = [one for one in read.incidents(stand.store, stand.settings) if one.cause == "paging"]
+        assert ["has waited" in one.title for one in own] == [True], (
+            "and a ticket says what is wrong with Slack"
+        )
         stand.service.close()
 
 

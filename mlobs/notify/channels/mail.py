@@ -8,11 +8,16 @@ it once.
 from __future__ import annotations
 
 import smtplib
+import socket
 import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
+from typing import Any
 
 from mlobs.errors import ConfigError, Problem, nearest
 from mlobs.notify.channels.base import Message
@@ -22,6 +27,8 @@ from mlobs.notify.retry import Outcome, Reason, sent
 from mlobs.secret import Secret
 
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
+TURNS = 3
+"""A letter has as many timeouts of time as it takes turns: greeting, login, letter."""
 _MEND_S = 60.0
 
 
@@ -77,41 +84,76 @@ class EmailChannel:
         letter = write(message, self._sender, self.to)
         first = message.ref or str(letter["Message-ID"])
         handed_over = False
+        refused: dict[str, tuple[int, bytes]] | None = None
+        alarm = _Alarm()
         try:
-            with self._connect() as server:
+            with alarm.after(TURNS * self._timeout), self._connect(alarm) as server:
                 if self._user and self._password is not None:
                     server.login(self._user, self._password.reveal())
                 handed_over = True
                 refused = server.send_message(letter)
-        except smtplib.SMTPAuthenticationError:
-            return Outcome(False, Reason.UNAUTHORIZED, True, _MEND_S, whole_channel=True, detail="SMTP login")
-        except smtplib.SMTPRecipientsRefused as problem:
-            codes = [code for code, _ in problem.recipients.values()]
-            return _judge(max(codes, default=550))
-        except smtplib.SMTPResponseException as problem:
-            return _judge(problem.smtp_code)
-        except (smtplib.SMTPException, ssl.SSLError, OSError) as problem:
-            reason = Reason.TIMEOUT if isinstance(problem, TimeoutError) else Reason.CONNECTION
-            name = type(problem).__name__
-            return Outcome(False, reason, True, uncertain=handed_over, whole_channel=True, detail=name)
+        except (smtplib.SMTPException, OSError) as problem:
+            if refused is None:  # else only the goodbye went wrong: the letter was taken
+                return _fault(problem, handed_over, alarm.late)
         if refused:
             detail = f"{len(refused)} of {len(self.to)} addresses were refused"
             return Outcome(True, Reason.OK, ref=first, detail=detail)
         return sent(first)
 
-    def _connect(self) -> smtplib.SMTP:
+    def _connect(self, alarm: _Alarm) -> smtplib.SMTP:
         if self._tls == "none":
-            return smtplib.SMTP(self._host, self._port, timeout=self._timeout)
+            return _Plain(alarm, self._host, self._port, timeout=self._timeout)
         context = ssl.create_default_context(cafile=self._ca_file)
         if self._tls == "tls":
-            return smtplib.SMTP_SSL(self._host, self._port, timeout=self._timeout, context=context)
-        server = smtplib.SMTP(self._host, self._port, timeout=self._timeout)
+            return _Tls(alarm, self._host, self._port, timeout=self._timeout, context=context)
+        server = _Plain(alarm, self._host, self._port, timeout=self._timeout)
         try:
             server.starttls(context=context)
         except BaseException:
             server.close()
             raise
         return server
+
+
+class _Alarm:
+    """Hangs up on a server that drips its answers: smtplib's time-out is for each read."""
+
+    def __init__(self) -> None:
+        self.server: smtplib.SMTP | None = None
+        self.late = False
+
+    @contextmanager
+    def after(self, seconds: float) -> Iterator[None]:
+        timer = threading.Timer(seconds, self._hang_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _hang_up(self) -> None:
+        self.late = True
+        line = getattr(self.server, "sock", None)
+        if line is not None:
+            try:
+                line.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it was closed meanwhile: what we wanted
+
+
+class _Plain(smtplib.SMTP):
+    """Known to its alarm before it connects."""
+
+    def __init__(self, alarm: _Alarm, *args: Any, **options: Any) -> None:
+        alarm.server = self
+        super().__init__(*args, **options)
+
+
+class _Tls(smtplib.SMTP_SSL):
+    def __init__(self, alarm: _Alarm, *args: Any, **options: Any) -> None:
+        alarm.server = self
+        super().__init__(*args, **options)
 
 
 def write(message: Message, sender: str, to: tuple[str, ...]) -> EmailMessage:
@@ -135,11 +177,28 @@ def write(message: Message, sender: str, to: tuple[str, ...]) -> EmailMessage:
     return letter
 
 
+def _fault(problem: Exception, handed_over: bool, late: bool) -> Outcome:
+    """What became of a letter that was not taken. `late`: we hung up, so that a code may be half a code."""
+    # smtplib tells of a time-out while it reads as of a connection that was closed
+    slow = late or isinstance(problem, TimeoutError) or isinstance(problem.__context__, TimeoutError)
+    if not slow and isinstance(problem, smtplib.SMTPAuthenticationError):
+        return Outcome(False, Reason.UNAUTHORIZED, True, _MEND_S, whole_channel=True, detail="SMTP login")
+    if not slow and isinstance(problem, smtplib.SMTPRecipientsRefused):
+        return _judge(max((code for code, _ in problem.recipients.values()), default=550))
+    if not slow and isinstance(problem, smtplib.SMTPResponseException):
+        return _judge(problem.smtp_code)
+    reason = Reason.TIMEOUT if slow else Reason.CONNECTION
+    name = "no answer in time" if slow else type(problem).__name__
+    return Outcome(False, reason, True, uncertain=handed_over, whole_channel=True, detail=name)
+
+
 def _judge(code: int) -> Outcome:
-    """4xx may pass later; 5xx will not, and is said once."""
+    """4xx may pass later; 5xx will not, and is said once; anything else is no answer to a letter."""
     if 400 <= code < 500 or code <= 0:
         reason = Reason.RATE_LIMITED if code in (421, 450, 451, 452) else Reason.SERVER_ERROR
         return Outcome(False, reason, True, whole_channel=True, detail=f"SMTP {code}")
+    if code < 400:
+        return Outcome(False, Reason.MALFORMED_ANSWER, True, uncertain=True, whole_channel=True)
     if code in (530, 534, 535, 538):
         return Outcome(False, Reason.UNAUTHORIZED, True, _MEND_S, whole_channel=True, detail=f"SMTP {code}")
     reason = Reason.TOO_LARGE if code == 552 else Reason.REJECTED
