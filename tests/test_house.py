@@ -78,7 +78,7 @@ EDGES: dict[str, str] = {
     "featurelog.keys": "randomness environment disk: makes the missing key, keeps it beside the log",
     "integrations.passage": "clock: how long a request took",
     "notify.desk": "randomness: the jitter of retries, where no generator is handed in",
-    "notify.channels.mail": "network: speaks SMTP",
+    "notify.channels.mail": "network threads: speaks SMTP, and ends a letter in time",
     "notify.channels.slack": "network: speaks to Slack through slack-sdk",
     "notify.channels.slack_http": "network clock threads: ends slack-sdk's requests in time",
     "notify.emergency": "threads: pages past a store that takes nothing, without waiting for it",
