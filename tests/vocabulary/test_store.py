@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,32 @@ def test_a_password_in_the_address_is_not_shown_when_the_server_is_away() -> Non
     with pytest.raises(UnavailableError) as caught:
         open_store("postgresql://user:hunter2@127.0.0.1:1/x", [schema()])
     assert "hunter2" not in str(caught.value)
+
+
+def open_at_once(url: str) -> list[BaseException | None]:
+    """Eight processes' worth of first starts; what each met."""
+    ready = threading.Barrier(8)
+    met: list[BaseException | None] = []
+
+    def start() -> None:
+        ready.wait(20)
+        try:
+            open_store(url, [schema()]).close()
+            met.append(None)
+        except BaseException as problem:  # shown by the test's own thread
+            met.append(problem)
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(60)
+    return met
+
+
+def test_several_may_come_first_to_one_sqlite_file(tmp_path: Path) -> None:
+    assert open_at_once(f"sqlite:///{tmp_path}/mlobs.db") == [None] * 8
+
+
+def test_several_may_come_first_to_one_postgres(postgres_url: str) -> None:
+    assert open_at_once(postgres_url) == [None] * 8
