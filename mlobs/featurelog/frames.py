@@ -49,6 +49,8 @@ class Damage(NamedTuple):
     start: int
     end: int
     torn: bool
+    complete: bool = False
+    """Nothing is missing of it: its bytes were changed, and not its writing cut short."""
 
 
 def pack(kind: int, count: int, payload: bytes) -> bytes:
@@ -75,7 +77,8 @@ def unpack(data: bytes, start: int = 0) -> Iterator[Frame | Damage]:
             yield Damage(at, size, torn=True)
             return
         found = _next_frame(data, at + 1)
-        yield Damage(at, size if found is None else found, torn=found is None)
+        complete = _header_at(data, at) is not None
+        yield Damage(at, size if found is None else found, torn=found is None, complete=complete)
         if found is None:
             return
         at = found

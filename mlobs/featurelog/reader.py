@@ -212,12 +212,14 @@ class LogReader:
         for writer, ranges in entry.gone.items():
             for start, end in ranges:
                 state.account(writer).seen.add_range(start, end)
+        again = not _read_in_spool(entry, state)
         for file in entry.files:
             if all(
                 state.account(writer).seen.covers(*each)
                 for writer, own in file.numbers.items()
                 for each in own
             ):
+                counts.duplicates += file.rows if again else 0
                 continue
             if found.full():
                 return False
@@ -228,12 +230,15 @@ class LogReader:
             except pa.ArrowException:
                 counts.unreadable += 1
                 continue
-            found.add_table(file.model, _unseen(one, state))
+            new = _unseen(one, state)
+            counts.duplicates += len(one) - len(new) if again else 0
+            found.add_table(file.model, new)
         for writer, offered in entry.offered.items():
             account = state.account(writer)
-            account.offered = max(account.offered, offered)
+            # Of a writer that we heard of before, what is missing below is a gap: a broken file perhaps.
+            unheard, account.offered = not account.offered, max(account.offered, offered)
             first = entry.first.get(writer, 0)
-            if first and not account.seen.overlaps(0, first):
+            if first and unheard and not account.seen.overlaps(0, first):
                 account.first = max(account.first, first)
         counts.duplicates += entry.duplicates
         counts.unreadable += entry.unreadable
@@ -368,6 +373,16 @@ def _build(
             except _BROKEN:
                 counts.unreadable += 1
         return table(good, columns, types)
+
+
+def _read_in_spool(entry: Entry, state: State) -> bool:
+    """Segments of the entry were read before they moved: that its rows were seen makes them no duplicates."""
+    for name in entry.segments:
+        writer, _, number = name.rpartition("-")
+        position = state.positions.get(writer)
+        if position is not None and (position.number, position.offset) > (int(number), 0):
+            return True
+    return False
 
 
 def _unseen(one: pa.Table, state: State) -> pa.Table:

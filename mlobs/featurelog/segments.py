@@ -86,10 +86,11 @@ def segment_blocks(segment: Segment, start: int, counts: Counts, grows: bool) ->
     """The blocks of one segment from byte `start` on. Raises GoneError, OSError."""
     for frame in unpack(_read_from(segment.path, start)):
         if isinstance(frame, Damage):
-            if frame.torn:
-                counts.torn += not grows
-            else:
+            if not frame.torn:
                 counts.unreadable += 1
+            elif not grows:  # else it is looked at again when more has come
+                counts.unreadable += frame.complete
+                counts.torn += not frame.complete
             continue
         try:
             block = unpack_block(frame.payload)
