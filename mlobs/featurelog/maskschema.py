@@ -20,7 +20,6 @@ Reading it needs PyYAML, imported only when a schema is named.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -29,7 +28,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from mlobs.errors import ConfigError, Problem, UnreadableError, nearest, shown
-from mlobs.featurelog.freetext import card_number
 from mlobs.featurelog.keys import ALGORITHMS, BLAKE2B
 
 SCHEMA_VERSION: Final = 1
@@ -98,21 +96,6 @@ def parse_schema(text: str, where: str) -> MaskSchema:
     from mlobs.yamltext import parse_yaml  # as above
 
     return _Reader(where).schema(parse_yaml(text, where).value)
-
-
-def draft_schema(features: Mapping[str, Any]) -> str:
-    """The text of a first schema for features like these (name -> one value): numbers clear, the rest hashed.
-
-    `mlobs init` writes it; a person then goes through it line by line.
-    """
-    lines = ["# What may leave the process. A field that is not listed is dropped and counted.", "version: 1"]
-    lines.append("fields:")
-    for name, value in features.items():
-        number = isinstance(value, int | float) and not card_number(value)
-        lines.append(f"  {json.dumps(str(name), ensure_ascii=True)}: {'clear' if number else 'hash'}")
-    if not features:
-        lines[-1] = "fields: {}"
-    return "\n".join([*lines, ""])
 
 
 class _Reader:

@@ -19,7 +19,8 @@ from mlobs.errors import ConfigError
 from mlobs.featurelog.freetext import card_number, holds_card, luhn, scrub, without_cards
 from mlobs.featurelog.keys import HMAC, KeyedHash, Keyring, configured_keys
 from mlobs.featurelog.masking import Masker, bucket, token
-from mlobs.featurelog.maskschema import MaskSchema, draft_schema, parse_schema
+from mlobs.featurelog.maskschema import MaskSchema, parse_schema
+from mlobs.featurelog.proposal import draft, of_value
 from mlobs.featurelog.scalars import plain
 from mlobs.settings import MaskSettings
 from tests.featurelog.bytescan import betrayals, forms_of
@@ -214,10 +215,12 @@ def test_a_schema_that_is_none_is_a_clear_error(text: str) -> None:
 
 
 def test_a_drafted_schema_reads_back_and_leaves_numbers_clear() -> None:
-    schema = parse_schema(draft_schema({"amount": 1.5, "name: x": "Jane", "card": int(CARD)}), "mask.yaml")
+    values = {"amount": 1.5, "name: x": "Jane", "card": int(CARD)}
+    drafted = draft({name: of_value(value) for name, value in values.items()})
+    schema = parse_schema(drafted, "mask.yaml")
     kinds = {name: action.kind for name, action in schema.fields.items()}
     assert kinds == {"amount": "clear", "name: x": "hash", "card": "hash"}
-    assert parse_schema(draft_schema({}), "mask.yaml") == MaskSchema()
+    assert parse_schema(draft({}), "mask.yaml") == MaskSchema()
 
 
 # -- free text -------------------------------------------------------------------------------------------
