@@ -58,9 +58,11 @@ def check(
     """
     from mlobs.cli.drift_report import draw_evidently, write_html
     from mlobs.cli.drift_view import comparison_json, print_comparison, print_json
+    from mlobs.drift.columns import lean_pool
     from mlobs.drift.compare import compare, made_exact
     from mlobs.drift.readers import open_table
 
+    lean_pool()
     for option, given in (("--exact", exact), ("--joint", joint)):
         if given:
             _needs_table(option, reference)
@@ -124,10 +126,12 @@ def build(
     """
     from mlobs.cli.drift_view import print_reference
     from mlobs.cli.mask_as import masked_as
+    from mlobs.drift.columns import lean_pool
     from mlobs.drift.mlref import save_reference
     from mlobs.drift.readers import open_table
     from mlobs.drift.reference import Slicing, build_reference
 
+    lean_pool()
     source = open_table(table)
     slicing = Slicing(day, time, _seconds(window), _zone(zone), segment)
     as_logged = masked_as(config, model, (day, time, segment), score)
@@ -245,11 +249,11 @@ def _progress(source: Source, text: str, quiet: bool) -> Any:
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield from source.batches()
+        yield from source.scan()
         return
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task(text, total=source.rows or None)
-        for batch in source.batches():
+        for batch in source.scan():
             yield batch
             bar.advance(task, batch.num_rows)
 

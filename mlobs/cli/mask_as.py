@@ -15,7 +15,7 @@ from mlobs.featurelog.maskschema import load_schema
 from mlobs.settings import Settings
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from mlobs.drift.columns import Columns
 
 
 def masker_of(settings: Settings) -> Masker:
@@ -35,7 +35,7 @@ def masker_of(settings: Settings) -> Masker:
 
 def masked_as(
     config: Path | None, model: str, words: Sequence[str | None], score: str | None
-) -> Callable[[pa.Table], pa.Table]:
+) -> Callable[[Columns], Columns]:
     """What the masking of that service's feature log makes of a batch; without `config` nothing.
 
     `words` are columns that are no features. Raises UsageError where the file has several models and none is
@@ -43,7 +43,8 @@ def masked_as(
     """
     if config is None:
         return lambda batch: batch
-    from mlobs.featurelog.maskframe import masked_table  # pyarrow: only where a table is read
+    from mlobs.drift.columns import as_table  # pyarrow: only where a table is read
+    from mlobs.featurelog.maskframe import masked_table
 
     settings = load_settings(config)
     if not model and len(settings.models) > 1:
@@ -51,4 +52,4 @@ def masked_as(
         raise UsageError.of("--model", f"one of {known}", "nothing", "say whose features these are")
     masker, name = masker_of(settings), model or next((one.name for one in settings.models), "")
     own = [word for word in words if word]
-    return lambda batch: masked_table(batch, masker, name, words=own, score=score)
+    return lambda batch: masked_table(as_table(batch), masker, name, words=own, score=score)

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from mlobs.drift import hll
 from mlobs.drift.deep import word_hash
 from mlobs.drift.grid import Floats
+from mlobs.drift.numpys import numpy_of
 from mlobs.drift.spec import CATEGORY, NUMBER, UNUSABLE
 
 _DOUBLE = pa.float64().id
@@ -155,7 +156,7 @@ def numbers(array: pa.Array) -> Numbers:
     rows = len(array)
     kind = array.type
     if kind.id == _DOUBLE and not array.null_count:
-        return Numbers(rows, array.to_numpy(), None, 0, _NO_ROWS)
+        return Numbers(rows, numpy_of(array), None, 0, _NO_ROWS)
     if pa.types.is_null(kind):
         return Numbers(rows, np.empty(0), _NO_ROWS, rows, _NO_ROWS)
     if kind_of(kind) == UNUSABLE:
@@ -176,7 +177,7 @@ def numbers(array: pa.Array) -> Numbers:
         array = array.drop_null()
     if not pa.types.is_float64(array.type):
         array = pc.cast(array, pa.float64(), safe=False)
-    values = array.to_numpy(zero_copy_only=False)
+    values = numpy_of(array)
     if divisor != 1.0:
         values = values / divisor
     return Numbers(rows, np.asarray(values, dtype=np.float64), index, null, _NO_ROWS)
@@ -186,7 +187,7 @@ def valid_mask(array: pa.Array) -> npt.NDArray[np.bool_]:
     """True where a row is not null; shape (rows,)."""
     if not array.null_count:
         return np.ones(len(array), dtype=bool)
-    return np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
+    return numpy_of(array.is_valid())
 
 
 def codes(array: pa.Array) -> tuple[npt.NDArray[np.int64], list[str], npt.NDArray[np.bool_] | None]:
@@ -201,15 +202,13 @@ def codes(array: pa.Array) -> tuple[npt.NDArray[np.int64], list[str], npt.NDArra
     indices = array.indices
     valid = None
     if array.null_count or array.dictionary.null_count:
-        valid = np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
+        valid = numpy_of(array.is_valid())
         if array.dictionary.null_count:  # a null among the words makes its rows null
             inner = np.append(valid_mask(array.dictionary), False)
-            position = np.asarray(
-                indices.fill_null(len(words)).to_numpy(zero_copy_only=False), dtype=np.int64
-            )
+            position = np.asarray(numpy_of(indices.fill_null(len(words))), dtype=np.int64)
             valid = valid & inner[position]
         indices = indices.filter(pa.array(valid))
-    return np.asarray(indices.to_numpy(zero_copy_only=False), dtype=np.int64), words, valid
+    return np.asarray(numpy_of(indices), dtype=np.int64), words, valid
 
 
 def row_hashes(array: pa.Array) -> npt.NDArray[np.uint64]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
 
 from mlobs.drift.causes import describe, describe_rows
 from mlobs.drift.checks import CheckResult, is_masked, run_checks, run_table_checks
+from mlobs.drift.columns import Columns
 from mlobs.drift.exact import Whole, exact_scores
 from mlobs.drift.multivariate import JointScore, joint_scores
 from mlobs.drift.profile import profile
@@ -108,7 +108,7 @@ class Comparison:
 
 def compare(
     reference: Reference,
-    batches: Iterable[pa.Table],
+    batches: Iterable[Columns],
     where: str,
     min_rows: float = MIN_ROWS,
     psi_margin: float = PSI_MARGIN,

@@ -13,8 +13,10 @@ from mlobs.drift import hll
 from mlobs.drift.arrays import Numbers, codes, kind_of, numbers, one_array, plain, row_hashes, valid_mask
 from mlobs.drift.bits import sparse
 from mlobs.drift.block import Block, block_of
+from mlobs.drift.columns import Columns, as_table
 from mlobs.drift.deep import of_numbers, of_words
 from mlobs.drift.grid import Ints
+from mlobs.drift.numpys import numpy_of
 from mlobs.drift.spec import CATEGORY, NULL, NUMBER, RANGE, SCHEMA, TYPE, UNSEEN, UNUSABLE, ColumnSpec, Spec
 from mlobs.drift.state import EXAMPLES, ColumnCounts, State, Stratum, empty_state, keep_smallest, merge
 from mlobs.names import ANY_CHECK
@@ -23,7 +25,7 @@ Mask = npt.NDArray[np.bool_]
 _EMPTY: Ints = np.empty(0, dtype=np.int64)
 
 
-def profile(batch: pa.Table | pa.RecordBatch, spec: Spec, weights: npt.ArrayLike | None = None) -> State:
+def profile(batch: Columns | pa.RecordBatch, spec: Spec, weights: npt.ArrayLike | None = None) -> State:
     """The state of a batch in the bins of `spec`; `weights` has one positive number a row (default 1).
 
     A column of the spec that the batch lacks counts as missing; one that it has beyond the spec as extra;
@@ -37,7 +39,7 @@ def profile(batch: pa.Table | pa.RecordBatch, spec: Spec, weights: npt.ArrayLike
             if batch.num_rows
             else empty_state(spec.reference)
         )
-    batch = plain(pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch)
+    batch = plain(as_table(batch))
     rounded = round_weights(weights)
     different = np.unique(rounded)
     if len(different) == 1:
@@ -57,7 +59,7 @@ def round_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return np.asarray(np.ldexp(np.rint(mantissa * 2048) / 2048, exponent))
 
 
-def _stratum(batch: pa.Table | pa.RecordBatch, spec: Spec) -> Stratum:
+def _stratum(batch: Columns | pa.RecordBatch, spec: Spec) -> Stratum:
     rows = batch.num_rows
     position: dict[str, int] = {}
     doubled: set[str] = set()
@@ -68,13 +70,17 @@ def _stratum(batch: pa.Table | pa.RecordBatch, spec: Spec) -> Stratum:
     columns: dict[str, ColumnCounts] = {}
     bad: dict[str, Mask] = {}
     kept: dict[str, Numbers] = {}
+    hashes = np.zeros(rows if spec.duplicates else 0, dtype=np.uint64)
     for name, column in spec.columns.items():
         if name not in position or name in doubled:
             columns[name] = _missing(column, rows)
             _note(bad, column, {SCHEMA: np.ones(rows, dtype=bool)})
             continue
-        counts, failing, values = profile_column(one_array(batch.column(position[name])), column, spec.deep)
+        array = one_array(batch.column(position[name]))
+        counts, failing, values = profile_column(array, column, spec.deep)
         columns[name] = counts
+        if spec.duplicates:  # a row is the mixed hashes of its columns, in the order of the spec
+            hashes = hll.mix(hashes ^ row_hashes(array))
         if values is not None and name in spec.block:
             kept[name] = values
         _note(bad, column, failing)
@@ -85,7 +91,7 @@ def _stratum(batch: pa.Table | pa.RecordBatch, spec: Spec) -> Stratum:
         {check: int(np.count_nonzero(mask)) for check, mask in bad.items()},
         extra,
         _block(spec.block, kept, rows) if spec.block else None,
-        _rows_seen(batch, spec) if spec.duplicates else None,
+        hll.of_hashes(hashes) if spec.duplicates else None,
     )
 
 
@@ -99,15 +105,6 @@ def _block(names: tuple[str, ...], kept: Mapping[str, Numbers], rows: int) -> Bl
             table[slice(None) if given.index is None else given.index, place] = given.values
         complete &= np.isfinite(table[:, place])
     return block_of(names, table[complete])
-
-
-def _rows_seen(batch: pa.Table | pa.RecordBatch, spec: Spec) -> hll.Registers:
-    """The sketch of whole rows: a row is the mixed hashes of its columns, in the order of the spec."""
-    hashes = np.zeros(batch.num_rows, dtype=np.uint64)
-    for name in spec.columns:
-        if batch.schema.names.count(name) == 1:
-            hashes = hll.mix(hashes ^ row_hashes(one_array(batch.column(name))))
-    return hll.of_hashes(hashes)
 
 
 def _note(bad: dict[str, Mask], column: ColumnSpec, failing: Mapping[str, Mask]) -> None:
@@ -134,7 +131,7 @@ def profile_column(
     if column.kind == CATEGORY:
         return *_profile_categories(array, column, deep), None
     null = array.null_count
-    nulls = {NULL: np.asarray(array.is_null().to_numpy(zero_copy_only=False))} if null else {}
+    nulls = {NULL: numpy_of(array.is_null())} if null else {}
     return ColumnCounts(len(array), _EMPTY, _EMPTY, null=null), nulls, None
 
 

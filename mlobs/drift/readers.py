@@ -2,7 +2,7 @@
 in memory. An edge: it opens files.
 
 The kind of a file is told by its first bytes, not by its name. Parquet is read row group by row group, only
-the columns asked for, decoded by Arrow's threads; CSV block by block.
+the columns asked for, whole or (`scan`) column by column; CSV block by block.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from mlobs.drift.columns import Columns, RowGroup, read_group
 from mlobs.errors import UnreadableError, UsageError, shown
 
 CSV_BLOCK = 1 << 22
@@ -34,6 +35,12 @@ class Source:
     rows: int
     """0 where nobody knows before the end."""
     batches: Callable[[], Iterator[pa.Table]]
+    columnwise: Callable[[], Iterator[Columns]] | None = None
+
+    def scan(self) -> Iterator[Columns]:
+        """The batches for whoever takes one column at a time, which costs a column's memory. Each is good
+        until the next is asked for."""
+        return self.batches() if self.columnwise is None else self.columnwise()
 
 
 def open_table(path: str | Path, columns: Sequence[str] | None = None) -> Source:
@@ -143,21 +150,22 @@ def _parquet(where: str, columns: Sequence[str] | None) -> Source:
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
     ]
 
+    chosen = [name for name in columns if name in schema.names] if columns else None
+
     def batches() -> Iterator[pa.Table]:
         with pq.ParquetFile(where, read_dictionary=texts, page_checksum_verification=True) as file:
-            chosen = [name for name in columns if name in schema.names] if columns else None
             for group in range(file.metadata.num_row_groups):
-                try:
-                    yield file.read_row_group(group, columns=chosen)
-                except (pa.ArrowException, OSError) as problem:
-                    raise _unreadable(
-                        f"{where}, row group {group}",
-                        "intact data",
-                        shown(str(problem)),
-                        "write the file again",
-                    ) from None
+                yield read_group(file, group, where, chosen)
 
-    return Source(where, "parquet", schema, rows, batches)
+    def columnwise() -> Iterator[Columns]:
+        with pq.ParquetFile(where, read_dictionary=texts, page_checksum_verification=True) as file:
+            found = file.schema_arrow
+            asked = found if chosen is None else pa.schema([found.field(name) for name in chosen])
+            for group in range(file.metadata.num_row_groups):
+                yield RowGroup(file, group, where, asked)
+
+    doubled = len(set(schema.names)) < len(schema.names)
+    return Source(where, "parquet", schema, rows, batches, None if doubled else columnwise)
 
 
 def _arrow(where: str) -> Source:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from mlobs.drift.arrays import codes, kind_of, numbers, one_array, plain, text_of
 from mlobs.drift.checks import DayShares, check_shares, table_shares
+from mlobs.drift.columns import Columns, as_table
 from mlobs.drift.grid import Floats, grid_of, reference_edges
 from mlobs.drift.profile import profile
 from mlobs.drift.score import CONSTANT_TOLERANCE
@@ -39,7 +40,7 @@ from mlobs.errors import NothingJudgedError, UsageError
 from mlobs.settings import FeatureSettings
 from mlobs.slices import slice_at
 
-Batches = Callable[[], Iterator[pa.Table]]
+Batches = Callable[[], Iterator[Columns]]
 """The reference's rows, batch by batch, as often as asked for."""
 
 _T = TypeVar("_T")
@@ -128,8 +129,7 @@ def build_reference(
     spec = replace(spec, duplicates=duplicates, volume=volume, block=tuple(block))
     states: dict[tuple[str, str], State] = {}
     order: dict[str, float] = {}
-    for read in batches():
-        batch = plain(read)
+    for batch in batches():
         for label, rank, segment, part in _cut(batch, slicing):
             order[label] = rank
             state = profile(part, spec)
@@ -161,7 +161,7 @@ def _batches(data: pa.Table | Batches, score_column: str | None) -> Batches:
                 raise UsageError.of(
                     "reference", f"the score column {score_column!r}", "none", "correct the name"
                 )
-            yield batch.rename_columns(
+            yield as_table(batch).rename_columns(
                 [SCORE if name == score_column else name for name in batch.schema.names]
             )
 
@@ -397,11 +397,15 @@ def _count_words(array: pa.Array, counts: dict[str, int]) -> None:
             counts[word] = counts.get(word, 0) + count
 
 
-def _cut(batch: pa.Table, slicing: Slicing) -> Iterator[tuple[str, float, str, pa.Table]]:
+def _cut(read: Columns, slicing: Slicing) -> Iterator[tuple[str, float, str, Columns]]:
     """(label, rank, segment, rows) of each day and segment within a batch."""
-    rows = batch.num_rows
+    rows = read.num_rows
     if not rows:
         return
+    if slicing.day is None and slicing.time is None and slicing.segment is None:
+        yield "", 0.0, WHOLE, read
+        return
+    batch = plain(as_table(read))
     labels, ranks = _labels(batch, slicing)
     segments = (
         np.array([text_of(value) for value in batch.column(slicing.segment).to_pylist()], dtype=object)

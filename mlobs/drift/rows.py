@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mlobs.drift.arrays import one_array, text_of
+from mlobs.drift.numpys import numpy_of
 from mlobs.drift.reference import SCORE
 from mlobs.names import OTHER
 from mlobs.slices import Slice, slice_at
@@ -33,12 +34,7 @@ class Piece:
 
 def cut(records: pa.Table, window: float, zone: str) -> tuple[list[Piece], int]:
     """(pieces in order of time, rows without a usable event time) of the records of one model."""
-    times = np.asarray(
-        one_array(records.column("event_time"))
-        .cast(pa.float64())
-        .fill_null(np.nan)
-        .to_numpy(zero_copy_only=False)
-    )
+    times = numpy_of(one_array(records.column("event_time")).cast(pa.float64()).fill_null(np.nan))
     usable = np.isfinite(times) & (times > -62e9) & (times < 253e9)
     unusable = int(len(times) - usable.sum())
     if unusable:
@@ -112,7 +108,7 @@ def _weights(records: pa.Table) -> npt.NDArray[np.float64]:
     if "weight" not in records.schema.names:
         return np.ones(records.num_rows)
     column = one_array(records.column("weight")).cast(pa.float64()).fill_null(1.0)
-    return np.asarray(column.to_numpy(zero_copy_only=False))
+    return numpy_of(column)
 
 
 def _windows(
@@ -129,6 +125,4 @@ def _words(records: pa.Table, name: str) -> tuple[npt.NDArray[np.int64], list[st
     if name not in records.schema.names:
         return np.zeros(records.num_rows, dtype=np.int64), [""]
     coded = one_array(records.column(name)).cast(pa.string()).fill_null("").dictionary_encode()
-    return np.asarray(
-        coded.indices.to_numpy(zero_copy_only=False), dtype=np.int64
-    ), coded.dictionary.to_pylist()
+    return np.asarray(numpy_of(coded.indices), dtype=np.int64), coded.dictionary.to_pylist()

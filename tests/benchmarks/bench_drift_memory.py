@@ -1,4 +1,6 @@
-"""Memory of a check over its import, by rows, in MiB: flat where the reader streams. One process each, Linux.
+"""Memory of a check over its import, by rows, in MiB, beside a row group.
+
+One process each, set up as the command does it; Linux.
 
 python tests/benchmarks/bench_drift_memory.py [ROWS ...]
 """
@@ -21,14 +23,16 @@ CHECK = """
 import sys
 from pathlib import Path
 import pyarrow as pa
+from mlobs.drift.columns import lean_pool
 from mlobs.drift.compare import compare
 from mlobs.drift.mlref import read_reference
 from mlobs.drift.readers import open_table
+lean_pool()
 known = read_reference(sys.argv[1])
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 before = peak()
-compare(known, open_table(sys.argv[2]).batches(), "c")
+compare(known, open_table(sys.argv[2]).scan(), "c")
 print((peak() - before) / 1024)
 """
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from mlobs.drift.arrays import numbers, one_array
 from mlobs.drift.engines.base import Key, Keying
+from mlobs.drift.numpys import numpy_of
 from mlobs.drift.reference import SCORE
 from mlobs.drift.rows import feature_table
 from mlobs.errors import UnreadableError
@@ -99,8 +100,8 @@ def seconds(array: pa.Array) -> Floats:
         exact = array.cast(pa.timestamp("us"), safe=False) if pa.types.is_date(array.type) else array
         unit = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[exact.type.unit]
         whole = exact.cast(pa.int64())
-        times = np.asarray(whole.fill_null(0).to_numpy(zero_copy_only=False)) / unit
-        return np.where(np.asarray(whole.is_valid().to_numpy(zero_copy_only=False)), times, np.nan)
+        times = numpy_of(whole.fill_null(0)) / unit
+        return np.where(numpy_of(whole.is_valid()), times, np.nan)
     given = numbers(array)
     times = np.full(len(array), np.nan)
     times[slice(None) if given.index is None else given.index] = given.values
@@ -124,4 +125,4 @@ def _words(batch: pa.Table, name: str | None) -> tuple[Codes, list[str]]:
         array = array.cast(array.type.value_type)
     coded = array.cast(pa.string()).fill_null("").dictionary_encode()
     words = coded.dictionary.to_pylist() or [""]
-    return np.asarray(coded.indices.to_numpy(zero_copy_only=False), dtype=np.int64), words
+    return np.asarray(numpy_of(coded.indices), dtype=np.int64), words
