@@ -21,20 +21,24 @@ class MlobsInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio 
     """Counts whole calls; gives their trace context to the observed calls inside."""
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
-        handler = continuation(details)
-        if handler is None:
-            return None
-        method = str(details.method).lstrip("/")
-        wrap = _streamed if handler.response_streaming else _single
-        for kind, make in _MAKERS.items():
-            behaviour = getattr(handler, kind, None)
-            if behaviour is not None:
-                return make(
-                    wrap(behaviour, method),
-                    request_deserializer=handler.request_deserializer,
-                    response_serializer=handler.response_serializer,
-                )
-        return handler
+        return wrapped(continuation(details), details.method, wrap)
+
+
+Wrap = Callable[[Callable[..., Any], str, bool], Callable[..., Any]]
+"""Takes a method's function, its name, and whether it gives a stream."""
+
+
+def wrapped(handler: Any, method: str, around: Wrap) -> Any:
+    """The handler with `around` its function; None where there is no such method."""
+    for kind, make in _MAKERS.items():
+        behaviour = getattr(handler, kind, None)
+        if behaviour is not None:
+            return make(
+                around(behaviour, str(method).lstrip("/"), bool(handler.response_streaming)),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+    return handler
 
 
 _MAKERS: dict[str, Callable[..., Any]] = {
@@ -45,9 +49,14 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 }
 
 
+def wrap(behaviour: Callable[..., Any], method: str, streams: bool) -> Callable[..., Any]:
+    """A plain function of any of the four kinds, counted under its method."""
+    return _streamed(behaviour, method) if streams else _single(behaviour, method)
+
+
 def _single(behaviour: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any], Any]:
     def observed(request: Any, context: Any) -> Any:
-        passage = Passage(lambda: _incoming(context))
+        passage = Passage(lambda: incoming(context))
         raised: BaseException | None = None
         try:
             return behaviour(request, context)
@@ -62,7 +71,7 @@ def _single(behaviour: Callable[[Any, Any], Any], method: str) -> Callable[[Any,
 
 def _streamed(behaviour: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any], Any]:
     def observed(request: Any, context: Any) -> Iterator[Any]:
-        passage = Passage(lambda: _incoming(context))
+        passage = Passage(lambda: incoming(context))
         raised: BaseException | None = None
         try:
             yield from behaviour(request, context)
@@ -75,17 +84,25 @@ def _streamed(behaviour: Callable[[Any, Any], Any], method: str) -> Callable[[An
     return observed
 
 
-def _incoming(context: Any) -> tuple[str | None, str]:
+def incoming(context: Any) -> tuple[str | None, str]:
+    """`traceparent` and `tracestate` of the call."""
     found = dict(context.invocation_metadata())
     return found.get("traceparent"), found.get("tracestate", "")
 
 
 def _status(context: Any, raised: BaseException | None) -> str:
     """The code that the method set, else OK or what grpcio makes of an exception."""
-    if isinstance(raised, GeneratorExit) or not context.is_active():
+    active = getattr(
+        context, "is_active", None
+    )  # a plain function under the asyncio API has no such question
+    if isinstance(raised, GeneratorExit) or (active is not None and not active()):
         return str(grpc.StatusCode.CANCELLED.name)
-    code = context.code()
-    if code is None:
+    return code_name(context.code(), raised)
+
+
+def code_name(code: Any, raised: BaseException | None) -> str:
+    """The name of a code, or of its number; where none was set, OK or UNKNOWN."""
+    if code in (None, 0, grpc.StatusCode.OK):
         return "OK" if raised is None else "UNKNOWN"
     if isinstance(code, grpc.StatusCode):
         return str(code.name)

@@ -1,15 +1,19 @@
-"""The page on integrations says what is so: its blocks run."""
+"""The pages on the SDK and on integrations say what is so: their blocks run."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from starlette.testclient import TestClient
 
 from mlobs.testing import capture
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "integrations.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "integrations.md"
 
 
 def test_the_blocks_of_the_page_run() -> None:
@@ -32,3 +36,17 @@ def test_the_blocks_of_the_page_run() -> None:
     assert seen.value("mlobs_cache_requests_total", result="hit") == 1
     assert seen.value("mlobs_batch_size_count") == 1
     assert seen.value("mlobs_job_rows_total") == 1000
+
+
+def test_the_blocks_of_the_sdks_page_run(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "sdk.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 2
+    subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        timeout=60,
+    )
+    assert (tmp_path / "featurelog").is_dir()

@@ -110,7 +110,7 @@ def test_a_failure_of_ours_reaches_no_call(channel: grpc.Channel, monkeypatch: p
         raise RuntimeError("ours")
 
     monkeypatch.setattr("mlobs.integrations.passage.observe_value", broken)
-    monkeypatch.setattr("mlobs.integrations.grpc_server._incoming", broken)
+    monkeypatch.setattr("mlobs.integrations.grpc_server.incoming", broken)
     with capture(strict=False) as seen:
         assert channel.unary_unary("/fraud.Scorer/Unary")(b"a", timeout=10) == b"A"
         eventually(lambda: seen.internal_errors == {"incoming": 1, "request": 1}, "both are counted")
