@@ -6,8 +6,9 @@ the host: what fails is swallowed and counted by the runtime's guard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from contextvars import Token
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
@@ -42,6 +43,11 @@ def method_label(method: str) -> str:
     return method if method in _METHODS else "_OTHER"
 
 
+@lru_cache(maxsize=1024)
+def _clean(*labels: object) -> tuple[str, ...]:
+    return tuple(map(clean_label, labels))
+
+
 class Passage:
     """One request under way, from construction to `end`."""
 
@@ -70,13 +76,13 @@ class Passage:
             default_runtime().guard.swallow(site, problem)
             return None
 
-    def end(self, family: Family, labels: Callable[[], Iterable[object]]) -> None:
+    def end(self, family: Family, labels: Callable[[], Iterable[Hashable]]) -> None:
         """Count the duration until now under `labels()`, and let go of the incoming context."""
         took = perf_counter() - self.start
         self.release()
         runtime = default_runtime()
         try:
-            observe_value(runtime, family, tuple(map(clean_label, labels())), BOUNDS, took)
+            observe_value(runtime, family, _clean(*labels()), BOUNDS, took)
         except Exception as problem:  # noqa: BLE001 - the guard's
             runtime.guard.swallow("request", problem)
 

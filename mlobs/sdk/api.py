@@ -47,6 +47,11 @@ _hooked = False
 
 def default_runtime() -> Runtime:
     """The process's runtime; without `init` one for the service `default` that keeps nothing."""
+    found = _default
+    return _first_runtime() if found is None else found
+
+
+def _first_runtime() -> Runtime:
     global _default
     with _LOCK:
         if _default is None:

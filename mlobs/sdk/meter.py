@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterator, MutableSequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from mlobs import names
 from mlobs.featurelog.freetext import veiled
@@ -54,6 +54,10 @@ class Family:
     over: str = "sum"
     """How several workers' are one: `sum`, `last` written, `max`, `min`; `living`, `living max` without the
     dead; of exemplars the `newest` of each bucket."""
+
+    def __hash__(self) -> int:
+        """Of the name, which says it: a look-up at each value must not walk all fields."""
+        return hash(self.name)
 
 
 _MODEL = (names.MODEL, names.MODEL_VERSION)
@@ -192,7 +196,7 @@ class Meter:
 
     def block(self, family: Family, values: tuple[str, ...], bounds: Bounds | None = None) -> Cells:
         """The cells of this label set, made at the first time. Values must be clean."""
-        found = self._blocks.get(Key(family, values))
+        found = self._blocks.get(cast(Key, (family, values)))  # a Key is this tuple, and dearer to make
         if found is not None:
             return found[0]
         with self._lock:
