@@ -34,6 +34,23 @@ class FeatureSettings:
     """A breach of it pages; of another it is a ticket. Without any critical feature every breach pages."""
     aliases: tuple[str, ...] = ()
     """Names that it had before: records and references with one of them are read under this one."""
+    most: Mapping[str, float] = field(default_factory=dict)
+    """Greatest share of rows in [0, 1] that is still ordinary, by check: null, zero, negative, unseen, range,
+    type. In the place of what the reference's days say."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowsSettings:
+    """What is declared of a model's rows as a whole; None: what its reference says, if it was asked to."""
+
+    duplicates: float | None = None
+    """Greatest share of rows in [0, 1] that may repeat another one of their window."""
+    volume: tuple[float, float] | None = None
+    """Fewest and most rows of traffic in a window."""
+    freshness: float | None = None
+    """Seconds that the newest row may be old."""
+    critical: bool = False
+    """A breach pages; else it is a ticket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +63,9 @@ class ModelSettings:
     """Its own share of calls whose record is kept; None takes the one of the service."""
     sample_by: str | None = None
     decision_threshold: float | None = None
+    rows: RowsSettings = field(default_factory=RowsSettings)
+    checks: str | None = None
+    """A file of reviewed checks, below what `features` and `rows` say; read where drift is judged."""
     near_threshold: float | None = None
     """Predictions within this distance of `decision_threshold` are always kept."""
 

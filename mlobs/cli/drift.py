@@ -43,6 +43,9 @@ def check(
     ] = None,
     master: Annotated[str, typer.Option("--master", metavar="URL", help="Of Spark.")] = "local[2,4]",
     workers: Annotated[int, typer.Option("--workers", min=0, help="Of the local engine; 0: one a core.")] = 0,
+    checks: Annotated[
+        Path | None, typer.Option("--checks", help="Reviewed checks: what `build --checks` wrote.")
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="KS, Wasserstein and categories without bins; two tables.")
     ] = False,
@@ -56,6 +59,7 @@ def check(
 
     Example: mlobs drift check --reference january.parquet --current march.parquet
     """
+    from mlobs.cli.drift_checks import declared_reference
     from mlobs.cli.drift_report import draw_evidently, write_html
     from mlobs.cli.drift_view import comparison_json, print_comparison, print_json
     from mlobs.drift.columns import lean_pool
@@ -68,12 +72,13 @@ def check(
             _needs_table(option, reference)
     chosen = _names(columns)
     known = _open_reference(reference, chosen, quiet=as_json, joint=_names(joint))
+    known = known if checks is None else declared_reference(known, checks)
     kept: list[State] = []
     if engine is not None:
         from mlobs.cli.drift_pool import profile_whole
         from mlobs.drift.compare import compare_state
 
-        known, state, types = profile_whole(known, current, engine, master, workers)
+        state, types = profile_whole(known, current, engine, master, workers)
         kept.append(state)
         result = compare_state(known, state, current, types, min_rows=min_rows)
     else:
@@ -111,11 +116,17 @@ def build(
     volume: Annotated[
         bool, typer.Option("--volume", help="The table holds all traffic: judge the rows of a window.")
     ] = False,
+    freshness: Annotated[
+        bool, typer.Option("--freshness", help="Rows come as in the log: judge how old the newest is.")
+    ] = False,
     joint: Annotated[str | None, typer.Option(help="Numeric columns whose covariances are kept.")] = None,
     config: Annotated[
         Path | None, typer.Option("-c", "--config", help="mlobs.yaml: mask the columns as its log does.")
     ] = None,
     model: Annotated[str, typer.Option(help="With --config: the model; default: its only one.")] = "",
+    checks: Annotated[
+        Path | None, typer.Option("--checks", help="Write what was inferred, to be gone through and changed.")
+    ] = None,
 ) -> None:
     """Build a reference once, to be used by `drift check` and `mlobs serve`.
 
@@ -124,6 +135,7 @@ def build(
 
     Example: mlobs drift reference build january.parquet --day day -o january.mlref
     """
+    from mlobs.cli.drift_checks import not_there, write_checks
     from mlobs.cli.drift_view import print_reference
     from mlobs.cli.mask_as import masked_as
     from mlobs.drift.columns import lean_pool
@@ -132,6 +144,8 @@ def build(
     from mlobs.drift.reference import Slicing, build_reference
 
     lean_pool()
+    if checks is not None:
+        not_there(checks)
     source = open_table(table)
     slicing = Slicing(day, time, _seconds(window), _zone(zone), segment)
     as_logged = masked_as(config, model, (day, time, segment), score)
@@ -145,11 +159,15 @@ def build(
         source=table,
         duplicates=duplicates,
         volume=volume,
+        freshness=freshness,
         block=_names(joint) or (),
     )
     save_reference(built, output)
     print_reference(built)
     typer.echo(f"written: {output}")
+    if checks is not None:
+        write_checks(built, checks)
+        typer.echo(f"written: {checks}: go through it, then name it as `checks` of the model in mlobs.yaml")
 
 
 @reference_app.command()

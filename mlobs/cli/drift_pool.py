@@ -18,9 +18,11 @@ ENGINES = ("local", "spark")
 
 def profile_whole(
     reference: Reference, source: str, engine: str, master: str, workers: int
-) -> tuple[Reference, State, dict[str, str]]:
-    """(the reference as the engine saw it, state of all files below `source` as one table, types of the
-    columns). Raises UnreadableError for the first file that cannot be read: a table counts whole."""
+) -> tuple[State, dict[str, str]]:
+    """(state of all files below `source` as one table, types of the columns). Raises UnreadableError for the
+    first file that cannot be read: a table counts whole."""
+    from dataclasses import replace
+
     from mlobs.drift.codec import load_state
     from mlobs.drift.engines.base import Job, Keying
     from mlobs.drift.mlref import dump_reference, load_reference
@@ -38,7 +40,9 @@ def profile_whole(
         raise UnreadableError.of(broken.slice.path, "a table that can be read", broken.problem, "mend it")
     states = (load_state(state, one.slice.path) for one in outcomes for _, state in one.states)
     types = {field.name: str(field.type) for field in open_table(slices[0].path).schema}
-    return known, merge_all(states, known.spec.reference), types
+    # What was declared on top of a reference travels in it, and makes it another one.
+    whole = merge_all(states, known.spec.reference)
+    return replace(whole, reference=reference.spec.reference), types
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from mlobs.drift.compare import ColumnReport, Comparison
 from mlobs.drift.multivariate import joint_text
 from mlobs.drift.reference import WHOLE, Reference
 from mlobs.drift.score import Score
-from mlobs.drift.spec import CHECKS, DUPLICATES, ROWS, VOLUME
+from mlobs.drift.spec import CHECKS, DUPLICATES, FRESHNESS, ROWS, VOLUME
 
 _STYLES = {"ok": "green", "drifted": "bold red", "insufficient": "yellow", "absent": "yellow"}
 _MARGIN = 0.05
@@ -130,6 +130,8 @@ def _rows_judged(reference: Reference) -> dict[str, Any]:
         found[DUPLICATES] = {"worst": days.limit(ROWS, DUPLICATES, _MARGIN).worst}
     if reference.spec.volume:
         found[VOLUME] = {"least": min(days.rows), "most": max(days.rows)}
+    if reference.spec.freshness:
+        found[FRESHNESS] = {"longest_silence_seconds": max(days.silences)}
     return found
 
 
@@ -198,6 +200,8 @@ def _check_json(result: CheckResult) -> dict[str, Any]:
         "worst_reference_day": result.worst,
         "day": result.day,
         "off": result.off,
+        "most": result.most,
+        "declared": result.declared,
         "failed": result.failed,
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlobs.config.paging import plain_notify
-from mlobs.config.shape import File, Lake, Model, Objective, Window
+from mlobs.config.shape import Feature, File, Lake, Model, Objective, RowChecks, Window
 from mlobs.config.values import period
 from mlobs.names import PAGE
 from mlobs.settings import (
@@ -19,6 +19,7 @@ from mlobs.settings import (
     MaskSettings,
     ModelSettings,
     ObjectiveSettings,
+    RowsSettings,
     Settings,
     SloSettings,
 )
@@ -77,18 +78,29 @@ def _plain_model(model: Model, base: Path) -> ModelSettings:
     return ModelSettings(
         name=model.name,
         reference=_location(model.reference, base),
-        features={
-            name: FeatureSettings(
-                name, shape.type, shape.range, shape.categories, shape.critical, shape.aliases
-            )
-            for name, shape in model.features.items()
-        },
+        features=plain_features(model.features),
+        rows=plain_rows(model.rows),
+        checks=_location(model.checks, base),
         runbook=model.runbook,
         sample=model.sample,
         sample_by=model.sample_by,
         decision_threshold=model.decision_threshold,
         near_threshold=model.near_threshold,
     )
+
+
+def plain_features(features: Mapping[str, Feature]) -> dict[str, FeatureSettings]:
+    return {
+        name: FeatureSettings(
+            name, one.type, one.range, one.categories, one.critical, one.aliases,
+            {str(check): share for check, share in one.most.items()},
+        )
+        for name, one in features.items()
+    }  # fmt: skip
+
+
+def plain_rows(rows: RowChecks) -> RowsSettings:
+    return RowsSettings(rows.duplicates, rows.volume, rows.freshness, rows.critical)
 
 
 def _plain_objective(objective: Objective) -> ObjectiveSettings:

@@ -14,7 +14,8 @@ from mlobs.errors import Problem, nearest, shown
 from mlobs.yamltext import Place, YamlText
 
 
-def problem_of(document: YamlText, error: ErrorDetails) -> Problem:
+def problem_of(document: YamlText, error: ErrorDetails, shape: type[BaseModel] = File) -> Problem:
+    """`shape` is that of the whole document: names near a wrong one are looked for in it."""
     place: Place = error["loc"]
     where = document.where(place)
     context = error.get("ctx", {})
@@ -24,7 +25,9 @@ def problem_of(document: YamlText, error: ErrorDetails) -> Problem:
     if error["type"] == "mlobs":
         return Problem(where, str(context["expected"]), got, str(context["remedy"]))
     if error["type"] == "extra_forbidden":
-        return Problem(where, "a known name", repr(place[-1]), nearest(str(place[-1]), names_at(place[:-1])))
+        return Problem(
+            where, "a known name", repr(place[-1]), nearest(str(place[-1]), names_at(place[:-1], shape))
+        )
     if error["type"] == "missing":
         return Problem(where, "a value", "nothing", f"add `{place[-1]}:`")
     return Problem(where, _plainly(error["msg"]), got, "see docs/configuration.md")
@@ -38,9 +41,8 @@ def _plainly(text: str) -> str:
     return text.replace("a text", "text")
 
 
-def names_at(place: Place) -> list[str]:
+def names_at(place: Place, shape: Any = File) -> list[str]:
     """Names that the file's shape knows at `place`."""
-    shape: Any = File
     for number, part in enumerate(place):
         if isinstance(shape, type) and issubclass(shape, BaseModel):
             if shape is Objective and part == "sli":

@@ -17,6 +17,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mlobs.config.paging import Notify
 from mlobs.config.values import (
+    AnyShare,
     Duration,
     Name,
     Part,
@@ -55,6 +56,30 @@ class Feature(Part):
     categories: tuple[Annotated[str, Field(strict=True)], ...] | None = None
     critical: bool = False
     aliases: tuple[Name, ...] = ()
+    most: dict[Literal["null", "zero", "negative", "unseen", "range", "type"], AnyShare] = Field(
+        default_factory=dict
+    )
+
+
+class RowChecks(Part):
+    """Checks of a model's rows as a whole."""
+
+    duplicates: AnyShare | None = None
+    volume: (
+        Annotated[
+            tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]], AfterValidator(_low_first)
+        ]
+        | None
+    ) = None
+    freshness: Seconds | None = None
+    critical: bool = False
+
+
+class Checks(Part):
+    """A file of its own: what `reference build --checks` wrote and a person went through."""
+
+    features: dict[str, Feature] = Field(default_factory=dict)
+    rows: RowChecks = RowChecks()
 
 
 class Model(Part):
@@ -66,6 +91,8 @@ class Model(Part):
     decision_threshold: float | None = None
     near_threshold: float | None = Field(default=None, gt=0)
     features: dict[str, Feature] = Field(default_factory=dict)
+    rows: RowChecks = RowChecks()
+    checks: str | None = None
 
 
 class Drift(Part):

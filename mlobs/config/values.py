@@ -64,6 +64,11 @@ def share(value: object) -> Decimal:
     return share
 
 
+def any_share(value: object) -> float:
+    """A share in [0, 1], written `2%` or `0.02`."""
+    return 0.0 if str(value).strip() in ("0", "0%", "0.0") else float(share(value))
+
+
 def k_of_n(value: object) -> tuple[int, int]:
     parts = str(value).split()
     if len(parts) == 3 and parts[1] == "of" and parts[0].isdigit() and parts[2].isdigit():
@@ -111,6 +116,7 @@ SliceLength = Annotated[float, BeforeValidator(slice_length)]
 Period = Annotated[str, BeforeValidator(str), AfterValidator(_period_text)]
 Zone = Annotated[str, BeforeValidator(time_zone)]
 Share = Annotated[Decimal, BeforeValidator(share)]
+AnyShare = Annotated[float, BeforeValidator(any_share)]
 Severity = Literal["page", "ticket"]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 

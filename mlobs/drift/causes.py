@@ -27,7 +27,6 @@ from mlobs.drift.spec import (
     TYPE,
     UNSEEN,
     UNUSABLE,
-    VOLUME,
     ZERO,
     ColumnSpec,
 )
@@ -81,6 +80,8 @@ def describe(result: CheckResult, column: ColumnSpec, current: State, reference:
     """
     share = _percent(result.share)
     worst = f"worst reference day {_percent(result.worst)}" + (f", {result.day}" if result.day else "")
+    if result.declared:
+        worst = f"declared: at most {_percent(result.worst)}"
     if result.check == RANGE:
         with np.errstate(over="ignore", invalid="ignore"):  # values near the end of the range name no unit
             return _range(column, current, reference)
@@ -100,9 +101,6 @@ def describe(result: CheckResult, column: ColumnSpec, current: State, reference:
         return f"{share} of rows {word} ({result.check}); {worst}"
     if result.check == DUPLICATES:
         return f"{share} of rows repeat another row (duplicates); {worst}"
-    if result.check == VOLUME:
-        rows = f"{current.weighted_rows:,.0f} rows"
-        return f"{rows}, {share} away from the nearest reference day {result.day} (volume)"
     if result.check == TYPE:
         return f"{share} of rows hold no {column.kind} (type; {column.arrow} in the reference); {worst}"
     if result.check == CONSTANT:

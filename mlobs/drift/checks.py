@@ -12,6 +12,7 @@ from functools import reduce
 from typing import Final
 
 import numpy as np
+from scipy import special
 
 from mlobs.drift import bits, hll
 from mlobs.drift.deep import word_hash
@@ -29,7 +30,6 @@ from mlobs.drift.spec import (
     SCHEMA,
     TYPE,
     UNSEEN,
-    VOLUME,
     ZERO,
     ColumnSpec,
     Spec,
@@ -38,9 +38,8 @@ from mlobs.drift.state import EXAMPLES, State
 
 SKETCH: Final = 0.05
 """Three standard errors of the sketch of rows."""
-HALF: Final = 0.5
-"""Half the least day, or twice the greatest."""
-LEAST_DAYS: Final = 7
+CHANCE: Final = 0.001
+"""A declared share is exceeded when this is as likely as what was seen, or likelier."""
 EXPLOSION: Final = 50
 """So many different new categories may be an explosion."""
 EXPLODED: Final = 2 / 3
@@ -136,35 +135,35 @@ def _share_of_new(state: State, column: ColumnSpec) -> float:
 
 def table_shares(state: State) -> dict[str, float]:
     """`duplicates`: the share of rows that repeat another one of the window, within 0.05; where the spec kept
-    a sketch of rows."""
+    a sketch of every row."""
     sketches = [stratum.rows_seen for stratum in state.strata.values() if stratum.rows_seen is not None]
-    if not sketches or not state.rows:
+    if not sketches or len(sketches) < len(state.strata) or not state.rows:
         return {}
     return {DUPLICATES: max(1.0 - hll.estimate(reduce(hll.merge, sketches)) / state.rows, 0.0)}
 
 
-def run_table_checks(
-    state: State, spec: Spec, days: DayShares, margin: float, comparable: bool
-) -> list[CheckResult]:
-    """Checks of the rows as a whole: duplicates against the worst day; volume, where the window is as long as
-    a reference day (`comparable`), against half the least and twice the greatest of them."""
-    found = []
-    shares = table_shares(state)
-    if DUPLICATES in shares:
-        limit = days.limit(ROWS, DUPLICATES, margin + SKETCH)
-        beyond = shares[DUPLICATES] > limit.worst + margin + SKETCH
-        found.append(
-            CheckResult(
-                DUPLICATES, shares[DUPLICATES], limit.worst, limit.day, limit.off, beyond and not limit.off
-            )
-        )
-    if spec.volume and comparable and len(days.rows) >= LEAST_DAYS:
-        rows, least, most = state.weighted_rows, min(days.rows), max(days.rows)
-        near = least if rows < least else most
-        away = abs(rows - near) / max(rows, near, 1.0) if not least <= rows <= most else 0.0
-        label = days.labels[days.rows.index(near)]
-        found.append(CheckResult(VOLUME, away, 0.0, label, False, away > HALF))
-    return found
+def run_table_checks(state: State, spec: Spec, days: DayShares, margin: float) -> list[CheckResult]:
+    """Checks of the rows as a whole: repeated ones, against what was declared or the worst day. Their number
+    and their age are `arrivals`'."""
+    share = table_shares(state).get(DUPLICATES)
+    if share is None:
+        return []
+    most = spec.most_duplicates
+    if most is not None:
+        failed = exceeds(share - SKETCH, most, state.effective_rows)
+        return [CheckResult(DUPLICATES, share, most, "", False, failed, most + SKETCH, declared=True)]
+    limit = days.limit(ROWS, DUPLICATES, margin + SKETCH)
+    bound = limit.worst + margin + SKETCH
+    failed = share > bound and bool(limit.days) and not limit.off
+    return [CheckResult(DUPLICATES, share, limit.worst, limit.day, limit.off, failed, bound)]
+
+
+def exceeds(share: float, most: float, rows: float) -> bool:
+    """More than was declared, beyond chance: among `rows` rows of which `most` fail on the average, as many
+    or more have a probability below `CHANCE` (the binomial tail)."""
+    if share <= most:
+        return False
+    return most <= 0 or bool(special.betainc(share * rows, (1 - share) * rows + 1, most) < CHANCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +195,8 @@ class DayShares:
     labels: tuple[str, ...]
     rows: tuple[int, ...]
     shares: Mapping[str, Mapping[str, Sequence[float]]]
+    silences: tuple[float, ...] = ()
+    """Seconds of the longest silence that ended on each day; empty where nobody asked."""
 
     def limit(self, column: str, check: str, margin: float, least_rows: int = 30) -> Limit:
         """The worst day of a check. Days below `least_rows` rows are left out while others remain."""
@@ -218,6 +219,10 @@ class CheckResult:
     day: str
     off: bool
     failed: bool
+    most: float = 1.0
+    """The share beyond which it fails."""
+    declared: bool = False
+    """A person set the share that `worst` holds; it takes more than chance to exceed it."""
 
 
 def is_masked(state: State, column: ColumnSpec) -> bool:
@@ -231,22 +236,34 @@ def is_masked(state: State, column: ColumnSpec) -> bool:
 
 
 def run_checks(state: State, column: ColumnSpec, days: DayShares, margin: float) -> list[CheckResult]:
-    """Every check of the column against the worst reference day plus `margin` (a share)."""
+    """Every check of the column: against the share that was declared, else against the worst reference day
+    plus `margin` (a share)."""
     results = []
     shares = check_shares(state, column)
     for check in CHECKS:
         if check not in shares:
             continue
-        limit = days.limit(column.name, check, margin)
-        if check in (ZERO, NEGATIVE):
-            limit = _of_signs(check, limit)
-        if check == UNSEEN and column.novel > limit.worst:
-            limit = replace(limit, worst=column.novel, day="", off=column.novel + margin >= 1.0)
-        failed = not limit.off and shares[check] > limit.worst + margin
-        if check == UNSEEN and failed and is_masked(state, column):
-            failed = False
-        results.append(CheckResult(check, shares[check], limit.worst, limit.day, limit.off, failed))
+        share, most = shares[check], column.most.get(check)
+        if most is None:
+            limit = _limit(check, column, days, margin)
+            failed = not limit.off and share > limit.worst + margin
+            found = CheckResult(check, share, limit.worst, limit.day, limit.off, failed, limit.worst + margin)
+        else:
+            failed = exceeds(share, most, state.effective_rows)
+            found = CheckResult(check, share, most, "", most >= 1, failed, most, declared=True)
+        if check == UNSEEN and found.failed and is_masked(state, column):
+            found = replace(found, failed=False)
+        results.append(found)
     return _one_finding(results)
+
+
+def _limit(check: str, column: ColumnSpec, days: DayShares, margin: float) -> Limit:
+    limit = days.limit(column.name, check, margin)
+    if check in (ZERO, NEGATIVE):
+        limit = _of_signs(check, limit)
+    if check == UNSEEN and column.novel > limit.worst:
+        limit = replace(limit, worst=column.novel, day="", off=column.novel + margin >= 1.0)
+    return limit
 
 
 def _of_signs(check: str, limit: Limit) -> Limit:
@@ -265,7 +282,7 @@ def _one_finding(results: list[CheckResult]) -> list[CheckResult]:
         if result.check in (ZERO, NEGATIVE):
             result = replace(result, failed=result.failed and RANGE not in failed)
         elif result.check == CARDINALITY:
-            result = replace(result, worst=EXPLODED, failed=exploded)
+            result = replace(result, worst=EXPLODED, failed=exploded, most=EXPLODED)
         elif result.check == UNSEEN and exploded:
             result = replace(result, failed=False)
         kept.append(result)

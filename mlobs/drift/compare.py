@@ -181,7 +181,7 @@ def judge_pair(
                 column.name, column.kind, verdict, status, detail, current.rows, scores, checks, threshold
             )
         )
-    table = run_table_checks(current, spec, reference.days[WHOLE], margin, comparable=False)
+    table = run_table_checks(current, spec, reference.days[WHOLE], margin)
     told = "; ".join(describe_rows(result, current) for result in table if result.failed)
     extra = {name for stratum in current.strata.values() for name in stratum.extra}
     return Comparison(

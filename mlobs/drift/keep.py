@@ -4,7 +4,7 @@ transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 
@@ -15,7 +15,7 @@ from mlobs.drift.codec import dump_state, load_state
 from mlobs.drift.export import Gains
 from mlobs.drift.persistence import Finding
 from mlobs.drift.state import State
-from mlobs.drift.verdicts import DRIFTED, Stream, WindowVerdict
+from mlobs.drift.verdicts import DRIFTED, EVERY, Stream, WindowVerdict
 from mlobs.records import Verdict
 
 KEPT_WINDOWS = 50_000
@@ -155,7 +155,7 @@ def retired(connection: Connection, model: str, windows: int) -> list[Stream]:
     return [
         Stream(model, row.model_version, row.segment)
         for row in rows
-        if (row.model_version, row.segment) not in alive
+        if row.model_version != EVERY and (row.model_version, row.segment) not in alive
     ]
 
 
@@ -175,8 +175,12 @@ def save_window(connection: Connection, window: WindowVerdict) -> None:
             detail=window.detail,
         )
     )
-    if window.verdicts:
-        connection.execute(insert(tables.verdicts), [_verdict_row(found) for found in window.verdicts])
+    save_verdicts(connection, window.verdicts)
+
+
+def save_verdicts(connection: Connection, verdicts: Sequence[Verdict]) -> None:
+    if verdicts:
+        connection.execute(insert(tables.verdicts), [_verdict_row(found) for found in verdicts])
 
 
 def history(connection: Connection, stream: Stream, last: int) -> list[WindowVerdict]:

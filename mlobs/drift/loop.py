@@ -6,36 +6,33 @@ doubles nothing. A window closes when `now` has passed its end by `late`; rows t
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection
 
-from mlobs import names
 from mlobs.drift import keep
-from mlobs.drift.checks import Limit
+from mlobs.drift.arrivalbook import ArrivalBook
+from mlobs.drift.arrivals import bare
 from mlobs.drift.export import PIPELINE, DriftMetrics, LedgerCollector, gains_of
 from mlobs.drift.keep import OpenKey
-from mlobs.drift.mlref import read_reference
 from mlobs.drift.persistence import persisting
 from mlobs.drift.profile import profile
 from mlobs.drift.read import current_breaches
-from mlobs.drift.reference import WHOLE, Reference, chosen_columns, declare, renamed_columns
+from mlobs.drift.reference import WHOLE
 from mlobs.drift.rows import cut, known_segment
-from mlobs.drift.spec import CHECKS, ROWS, Spec
 from mlobs.drift.state import State, Stratum, empty_state, merge, merge_all
 from mlobs.drift.truth import Truth
-from mlobs.drift.unlike import LoggedAs, unlike_columns
-from mlobs.drift.verdicts import MASKED, Stream, WindowVerdict, absent, judge, without_reference
-from mlobs.errors import ConfigError, MlobsError, Problem
+from mlobs.drift.unlike import LoggedAs
+from mlobs.drift.verdicts import Stream, WindowVerdict, absent, judge, without_reference
+from mlobs.drift.watch import Watched, load_references, notes_of, severity_of
 from mlobs.featurelog.reader import reader_of
 from mlobs.records import Breach, Ledger
-from mlobs.settings import ModelSettings, Settings
+from mlobs.settings import Settings
 from mlobs.slices import slice_at, slices_between
 from mlobs.store import Store
 
@@ -48,7 +45,6 @@ MOST_ABSENT = 1440
 """Absent windows that one tick writes for a model: after a long sleep only the last are told one by one."""
 MEASURE_EVERY = 60.0
 _SOURCE = "feature_log"
-_log = logging.getLogger("mlobs.drift")
 
 
 class Chunk(Protocol):
@@ -81,17 +77,6 @@ class DriftTick:
     closed: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Watched:
-    """A model's reference with what was declared on top."""
-
-    reference: Reference
-    spec: Spec
-    segments: frozenset[str]
-    unlike: Mapping[str, str]
-    """Features that are not judged, for masking made other values of them, and why."""
-
-
 class DriftStage:
     """One per `mlobs serve`. Not thread-safe: whoever calls `tick` calls it from one thread at a time."""
 
@@ -110,7 +95,7 @@ class DriftStage:
         self.store = store
         self._late = settings.drift.late or (WALL_LATE if settings.clock == "wall" else 0.0)
         self._source = source if source is not None else _reader(settings)
-        self._watched = _load_references(settings, logged_as)
+        self._watched = load_references(settings, logged_as)
         self._metrics = DriftMetrics(registry, [model.name for model in settings.models])
         self._truth = Truth(settings, registry)
         self._measured = float("-inf")
@@ -126,6 +111,7 @@ class DriftStage:
             self._account = keep.load_account(connection, _SOURCE)
             self._open = self._still_fitting(keep.load_open(connection))
             self._closed_until = keep.closed_until(connection)
+            self._arrivals = ArrivalBook(settings, self._watched, connection)
             self._metrics.add(keep.load_totals(connection))
             self._metrics.breaches(current_breaches(connection))
 
@@ -134,10 +120,11 @@ class DriftStage:
         before = self._account
         while self._source is not None:
             chunk = self._source.poll(self._account.cursor, POLL_ROWS)
-            self._take(chunk)
+            self._take(chunk, now)
             if not chunk.more:
                 break
         windows, opened, closed = self._close(now)
+        more, fewer = self._arrivals.settle(self.store, now)
         with self.store.read() as connection:
             firing = current_breaches(connection)
         self._metrics.breaches(firing)
@@ -149,8 +136,8 @@ class DriftStage:
             self._account.late - before.late,
             tuple(windows),
             tuple(firing),
-            opened,
-            closed,
+            opened + more,
+            closed + fewer,
         )
 
     def _measure(self, now: float) -> None:
@@ -179,17 +166,7 @@ class DriftStage:
 
     def notes(self, model: str) -> dict[tuple[str, str], str]:
         """Checks that are off, by (feature, check), with the reason."""
-        watched = self._watched.get(model)
-        if watched is None:
-            return {("", names.REFERENCE): "no reference: nothing is judged until one is built"}
-        found: dict[tuple[str, str], str] = {}
-        margin = self.settings.drift.margin
-        for feature in watched.spec.columns:
-            for check in CHECKS:
-                limit: Limit = watched.reference.days[WHOLE].limit(feature, check, margin)
-                if limit.off:
-                    found[feature, check] = limit.said(margin)
-        return found | {(feature, MASKED): f"not judged: {why}" for feature, why in watched.unlike.items()}
+        return notes_of(self._watched.get(model), self.settings.model(model), self.settings.drift.margin)
 
     def _reference_name(self, model: str) -> str:
         watched = self._watched.get(model)
@@ -212,7 +189,7 @@ class DriftStage:
             kept[key] = state if fits else _only_rows(state)
         return kept
 
-    def _take(self, chunk: Chunk) -> None:
+    def _take(self, chunk: Chunk, now: float) -> None:
         """Merge a chunk into the open windows and store both with its cursor, in one transaction."""
         touched: dict[OpenKey, State] = {}
         rows = late = lost = 0
@@ -224,6 +201,7 @@ class DriftStage:
             lost += unusable
             for piece in pieces:
                 newest = max(newest or piece.newest, piece.newest)
+                self._arrivals.seen(model, piece.newest, now)
                 if piece.window.start < self._closed_until.get(model, float("-inf")):
                     late += piece.features.num_rows
                     continue
@@ -245,6 +223,7 @@ class DriftStage:
         with self.store.write() as connection:
             keep.save_open(connection, touched)
             keep.save_account(connection, _SOURCE, account)
+            self._arrivals.save(connection)
             self._truth.take(connection, chunk.records, getattr(chunk, "labels", None))
         self._open.update(touched)
         self._account = account
@@ -277,6 +256,11 @@ class DriftStage:
                     opened, closed = opened + more, closed + fewer
                 if window.stream.segment == WHOLE:
                     keep.add_totals(connection, gains_of(window, state))
+            for model, start, end in sorted(
+                {(window.stream.model, window.start, window.end) for window, _ in windows}
+            ):
+                states = [self._open[key] for key in due if (key.stream.model, key.start) == (model, start)]
+                self._arrivals.closed(connection, model, start, end, states)
             for model in {window.stream.model for window, _ in windows}:
                 for stream in keep.retired(connection, model, self.settings.drift.persistence[1]):
                     closed += keep.sync_breaches(connection, stream, [], now)[1]
@@ -322,7 +306,7 @@ class DriftStage:
         k, n = self.settings.drift.persistence
         findings = persisting(keep.history(connection, window.stream, n), k, n)
         model = self.settings.model(window.stream.model)
-        rated = [(finding, _severity(model, finding.feature)) for finding in findings]
+        rated = [(finding, severity_of(model, finding.feature)) for finding in findings]
         return keep.sync_breaches(connection, window.stream, rated, now)
 
     def _absences(self, now: float) -> list[WindowVerdict]:
@@ -341,58 +325,20 @@ def _belongs(key: OpenKey, stream: Stream, start: float) -> bool:
     return (key.stream.model, key.stream.version, key.start) == (stream.model, stream.version, start)
 
 
-def _grown(known: State | None, features: pa.Table, weights: object, watched: Watched | None) -> State:
+def _grown(
+    known: State | None, features: pa.Table, weights: npt.NDArray[np.float64], watched: Watched | None
+) -> State:
     """The open window with more rows in it."""
     if watched is None or (known is not None and known.reference != watched.reference.id):
-        rows = features.num_rows + (known.rows if known is not None else 0)
-        return State("" if known is None else known.reference, {1.0: Stratum(rows, {}, {})})
-    fresh = profile(features, watched.spec, weights)  # type: ignore[arg-type]
+        fresh = State("", bare(weights))
+        return fresh if known is None else merge(_only_rows(known), fresh)
+    fresh = profile(features, watched.spec, weights)
     return merge(known if known is not None else empty_state(watched.reference.id), fresh)
 
 
 def _only_rows(state: State) -> State:
-    return State("", {1.0: Stratum(state.rows, {}, {})})
-
-
-def _severity(model: ModelSettings, feature: str) -> str:
-    """A critical feature pages, another is a ticket; where none is critical, all page. What is of rows as a
-    whole (their number, repeated ones) is a ticket."""
-    if feature == ROWS:
-        return names.TICKET
-    critical = {name for name, declared in model.features.items() if declared.critical}
-    return names.PAGE if not critical or feature in critical else names.TICKET
+    return State("", {weight: Stratum(one.rows, {}, {}) for weight, one in state.strata.items()})
 
 
 def _reader(settings: Settings) -> LogSource | None:
     return reader_of(settings)
-
-
-def _load_references(settings: Settings, logged_as: LoggedAs) -> dict[str, Watched]:
-    found: dict[str, Watched] = {}
-    problems: list[Problem] = []
-    for model in settings.models:
-        if model.reference is None:
-            continue
-        path = os.path.join(settings.base, model.reference)
-        try:
-            reference = read_reference(path)
-        except MlobsError as error:
-            problems.extend(
-                replace(problem, where=f"mlobs.yaml: models.{model.name}.reference, {problem.where}")
-                for problem in error.problems
-            )
-            continue
-        old = {old: name for name, feature in model.features.items() for old in feature.aliases}
-        reference = renamed_columns(reference, old)
-        segments = frozenset(reference.days) - {WHOLE}
-        columns = reference.spec.columns
-        masked = unlike_columns(columns, model.name, logged_as)
-        for name, why in masked.items():
-            _log.warning("drift of %s, feature %s is not judged: %s", model.name, name, why)
-        if masked:
-            reference = chosen_columns(reference, [name for name in columns if name not in masked])
-        spec = declare(reference.spec, model.features)
-        found[model.name] = Watched(reference, spec, segments, masked)
-    if problems:
-        raise ConfigError(*problems)
-    return found

@@ -38,6 +38,7 @@ def dump_reference(reference: Reference) -> bytes:
             "deep": reference.spec.deep,
             "duplicates": reference.spec.duplicates,
             "volume": reference.spec.volume,
+            "freshness": reference.spec.freshness,
             "columns": [_column_out(column) for column in reference.spec.columns.values()],
             "state": state_out(reference.state),
             "floating": floating_out(reference.state),
@@ -53,7 +54,12 @@ def load_reference(data: bytes, where: str) -> Reference:
     try:
         columns = {entry["name"]: _column_in(entry) for entry in payload["columns"]}
         days = {
-            segment: DayShares(tuple(entry["labels"]), tuple(entry["rows"]), entry["shares"])
+            segment: DayShares(
+                tuple(entry["labels"]),
+                tuple(entry["rows"]),
+                entry["shares"],
+                tuple(entry.get("silences", ())),
+            )
             for segment, entry in payload["days"].items()
         }
         spec = Spec(
@@ -64,6 +70,7 @@ def load_reference(data: bytes, where: str) -> Reference:
             tuple(payload["block"]),
             payload["duplicates"],
             payload.get("volume", False),
+            payload.get("freshness", False),
         )
         return seal(
             Reference(
@@ -153,4 +160,5 @@ def _days_out(days: DayShares) -> dict[str, Any]:
         column: {check: list(values) for check, values in checks.items()}
         for column, checks in days.shares.items()
     }
-    return {"labels": list(days.labels), "rows": list(days.rows), "shares": shares}
+    found = {"labels": list(days.labels), "rows": list(days.rows), "shares": shares}
+    return found | {"silences": list(days.silences)} if days.silences else found

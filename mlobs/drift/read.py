@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select
 
 from mlobs.drift import tables
+from mlobs.drift.verdicts import EVERY
 from mlobs.records import Breach, Verdict
 from mlobs.store import Store
 
@@ -111,19 +112,32 @@ def heat_map(store: Store, model: str, last: int = 60, segment: str = "") -> Hea
         if found:
             rows = connection.execute(
                 select(table).where(
-                    table.c.model == model, table.c.segment == segment, table.c.start >= found[0].start
+                    table.c.model == model, table.c.segment == segment, table.c.end > found[0].start
                 )
             ).all()
     by_place: dict[tuple[str, float, str], list[Verdict]] = {}
     for row in rows:
         one = _verdict(row)
-        by_place.setdefault((one.feature, one.window_start, one.model_version), []).append(one)
+        for place in _places(one, found):
+            by_place.setdefault(place, []).append(one)
     features = tuple(sorted({feature for feature, _, _ in by_place}))
     cells = tuple(
         tuple(_cell(by_place.get((feature, w.start, w.model_version), []), w) for w in found)
         for feature in features
     )
     return HeatMap(model, tuple(found), features, cells, notes)
+
+
+def _places(one: Verdict, windows: Sequence[WindowRow]) -> list[tuple[str, float, str]]:
+    """(feature, window, version) that the verdict is said of; of all versions where it is of their traffic,
+    in every window that it reaches into."""
+    if one.model_version != EVERY:
+        return [(one.feature, one.window_start, one.model_version)]
+    return [
+        (one.feature, window.start, window.model_version)
+        for window in windows
+        if one.window_start < window.end and one.window_end > window.start
+    ]
 
 
 def scores(store: Store, model: str, start: float, end: float, feature: str | None = None) -> list[Verdict]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from hashlib import sha256
-from typing import TypeVar
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from mlobs.drift.columns import Columns, as_table
 from mlobs.drift.grid import Floats, grid_of, reference_edges
 from mlobs.drift.profile import profile
 from mlobs.drift.score import CONSTANT_TOLERANCE
+from mlobs.drift.silences import Silences
 from mlobs.drift.spec import (
     CATEGORY,
     HEAVY,
@@ -37,13 +39,11 @@ from mlobs.drift.spec import (
 )
 from mlobs.drift.state import State, empty_state, merge
 from mlobs.errors import NothingJudgedError, UsageError
-from mlobs.settings import FeatureSettings
 from mlobs.slices import slice_at
 
 Batches = Callable[[], Iterator[Columns]]
 """The reference's rows, batch by batch, as often as asked for."""
 
-_T = TypeVar("_T")
 
 SAMPLE = 262_144
 """Values of a column that fix its bins; the counts are of all rows."""
@@ -51,6 +51,10 @@ HABIT = 0.05
 """What a reference day does in more than this share of its rows makes no row bad."""
 WHOLE = ""
 """Key of the unsegmented shares."""
+_QUARTER = 900.0
+"""No zone changes its clock but on a quarter of an hour."""
+_UNTIMED = ""
+"""Label of rows without a usable time: they count in the whole and in no day."""
 SCORE = "prediction"
 """The column of the model's own output."""
 
@@ -109,13 +113,14 @@ def build_reference(
     source: str = "",
     duplicates: bool = False,
     volume: bool = False,
+    freshness: bool = False,
     block: Sequence[str] = (),
 ) -> Reference:
     """The reference over all rows of a table, or of batches that can be read twice.
 
     `features` are the columns that count (default: all but those of the slicing); `score_column` is profiled
-    under the name `prediction`. `duplicates`, `volume`: judge repeated rows, and the rows of a window, too;
-    `block`: numeric columns whose means and covariances are kept.
+    under the name `prediction`. `duplicates`, `volume`, `freshness`: judge repeated rows, the rows of a
+    window, and how old the newest is, too; `block`: numeric columns whose means and covariances are kept.
     Raises UsageError for a column that is not there, NothingJudgedError without rows. Memory: one batch, the
     sample of 262,144 values a column, and one state a day and segment.
     """
@@ -126,10 +131,15 @@ def build_reference(
     unfit = [name for name in block if name not in spec.columns or spec.columns[name].kind != NUMBER]
     if unfit:
         raise UsageError.of("reference", "numeric columns that count", ", ".join(unfit), "name others")
-    spec = replace(spec, duplicates=duplicates, volume=volume, block=tuple(block))
+    if freshness and slicing.time is None:
+        raise UsageError.of("--freshness", "--time: how long no row came", "none", "name the time column")
+    spec = replace(spec, duplicates=duplicates, volume=volume, freshness=freshness, block=tuple(block))
+    silences = Silences(slicing.window, slicing.zone)
     states: dict[tuple[str, str], State] = {}
     order: dict[str, float] = {}
     for batch in batches():
+        if freshness and batch.num_rows:
+            silences.add(_times(batch, slicing))
         for label, rank, segment, part in _cut(batch, slicing):
             order[label] = rank
             state = profile(part, spec)
@@ -142,12 +152,20 @@ def build_reference(
         if segment == WHOLE:
             whole = merge(whole, state)
     days = {
-        segment: _day_shares(
-            {label: state for (found, label), state in states.items() if found == segment}, order, spec
-        )
+        segment: _day_shares(_days_of(states, segment, slicing), order, spec)
         for segment in sorted({segment for segment, _ in states})
     }
+    if freshness:
+        starts = [order[label] for label in days[WHOLE].labels]
+        days[WHOLE] = replace(days[WHOLE], silences=silences.longest(starts))
     return seal(Reference(name, "", spec, whole, days, slicing, model_version, source))
+
+
+def _days_of(states: Mapping[tuple[str, str], State], segment: str, slicing: Slicing) -> dict[str, State]:
+    days = {label: state for (found, label), state in states.items() if found == segment}
+    if slicing.time is not None and len(days) > 1:
+        days.pop(_UNTIMED, None)
+    return days
 
 
 def _batches(data: pa.Table | Batches, score_column: str | None) -> Batches:
@@ -195,51 +213,6 @@ def _row_checks(column: str, days: DayShares) -> frozenset[str]:
     if column == SCORE:
         habits.add(NULL)  # a call that failed has no output, and availability counts it
     return ColumnSpec("", NUMBER).row_checks - habits
-
-
-def declare(spec: Spec, features: Mapping[str, FeatureSettings]) -> Spec:
-    """The spec with what a person declared in place of what was inferred; unknown features are left out."""
-    columns = dict(spec.columns)
-    for name, feature in features.items():
-        column = columns.get(name)
-        if column is None:
-            continue
-        if feature.range is not None and column.kind == NUMBER:
-            column = replace(
-                column, limits=feature.range, declared=True, row_checks=column.row_checks | {RANGE}
-            )
-        if feature.categories is not None and column.kind == CATEGORY:
-            extra = frozenset(feature.categories) - set(column.categories)
-            column = replace(column, known=column.known | extra, declared=True)
-        columns[name] = column
-    return replace(spec, columns=columns)
-
-
-def renamed_columns(reference: Reference, aliases: Mapping[str, str]) -> Reference:
-    """The reference with the columns of old names under those in force (old -> new), and an id of its own."""
-    columns = reference.spec.columns
-    names = {old: new for old, new in aliases.items() if old in columns and new not in columns}
-    if not names:
-        return reference
-
-    def under(found: Mapping[str, _T]) -> dict[str, _T]:
-        return {names.get(name, name): value for name, value in found.items()}
-
-    strata = {}
-    for weight, stratum in reference.state.strata.items():
-        block = stratum.block
-        if block is not None:
-            block = replace(block, names=tuple(names.get(name, name) for name in block.names))
-        strata[weight] = replace(stratum, columns=under(stratum.columns), block=block)
-    fresh = {name: replace(column, name=name) for name, column in under(columns).items()}
-    spec = replace(
-        reference.spec,
-        columns=fresh,
-        block=tuple(names.get(name, name) for name in reference.spec.block),
-    )
-    days = {segment: replace(one, shares=under(one.shares)) for segment, one in reference.days.items()}
-    state = State(reference.state.reference, strata)
-    return seal(replace(reference, spec=spec, state=state, days=days))
 
 
 def chosen_columns(reference: Reference, columns: Sequence[str]) -> Reference:
@@ -421,23 +394,36 @@ def _cut(read: Columns, slicing: Slicing) -> Iterator[tuple[str, float, str, Col
         yield str(labels[first]), float(ranks[first]), str(segments[first]), batch.take(pa.array(chosen))
 
 
+def _times(batch: Columns, slicing: Slicing) -> Floats:
+    return numbers(one_array(batch.column(batch.schema.names.index(slicing.time)))).values
+
+
 def _labels(batch: pa.Table, slicing: Slicing) -> tuple[npt.NDArray[np.object_], Floats]:
     rows = batch.num_rows
     if slicing.time is not None:
         times = numbers(one_array(batch.column(slicing.time)))
-        starts = np.zeros(rows)
+        starts = np.full(rows, -np.inf)
         at = np.arange(rows) if times.index is None else times.index
-        cache: dict[float, float] = {}
-        for place, moment in zip(at, times.values, strict=True):
-            hour = moment // 900.0
-            if hour not in cache:
-                cache[hour] = slice_at(float(moment), slicing.window, slicing.zone).start
-            starts[place] = cache[hour]
-        return np.array([f"{start:.0f}" for start in starts], dtype=object), starts
+        usable = np.isfinite(times.values) & (np.abs(times.values) < 62e9)
+        step = min(slicing.window, _QUARTER)
+        steps, place = np.unique(np.floor(times.values[usable] / step), return_inverse=True)
+        begun = [slice_at(float(number * step), slicing.window, slicing.zone).start for number in steps]
+        starts[at[usable]] = np.array(begun)[place] if begun else 0.0
+        known = np.unique(starts)
+        texts = np.array([_label(float(one), slicing) for one in known], dtype=object)
+        return texts[np.searchsorted(known, starts)], starts
     if slicing.day is not None:
         values = [text_of(value) for value in batch.column(slicing.day).to_pylist()]
         return np.array(values, dtype=object), np.zeros(rows)
     return np.full(rows, "", dtype=object), np.zeros(rows)
+
+
+def _label(start: float, slicing: Slicing) -> str:
+    """`2024-01-31`; of slices shorter than a day with the time and its offset."""
+    if not np.isfinite(start):
+        return _UNTIMED
+    begin = datetime.fromtimestamp(start, ZoneInfo(slicing.zone))
+    return f"{begin:%Y-%m-%d}" if slicing.window >= 86400.0 else begin.isoformat(timespec="seconds")
 
 
 def _day_shares(states: Mapping[str, State], order: Mapping[str, float], spec: Spec) -> DayShares:

@@ -30,8 +30,7 @@ CARDINALITY: Final = "cardinality"
 CHECKS: Final = (NULL, UNSEEN, RANGE, TYPE, CONSTANT, SCHEMA, ZERO, NEGATIVE, CARDINALITY)
 DUPLICATES: Final = "duplicates"
 VOLUME: Final = "volume"
-TABLE_CHECKS: Final = (DUPLICATES, VOLUME)
-"""Checks of whole windows; only where the reference was built to have them."""
+FRESHNESS: Final = "freshness"
 ROWS: Final = "(rows)"
 """What stands in the place of a column where a check is of rows as a whole."""
 ROW_CHECKS: Final = (NULL, UNSEEN, RANGE, TYPE, SCHEMA)
@@ -76,6 +75,8 @@ class ColumnSpec:
     """Declared range, else what the reference saw: values outside fail `range`."""
     declared: bool = False
     """The limits or categories were declared by a person and not inferred."""
+    most: Mapping[str, float] = field(default_factory=dict)
+    """Declared: the greatest ordinary share of rows, by check."""
     novel: float = 0.0
     """Share of rows in categories that the reference had once: as many of another sample are in new ones
     (Good 1953)."""
@@ -141,3 +142,7 @@ class Spec:
     """Keep a sketch of whole rows, to tell repeated ones."""
     volume: bool = False
     """The reference holds all traffic of its days, so that a window's rows can be laid beside theirs."""
+    freshness: bool = False
+    """Its rows came as those of the log do, so that its longest silence can be laid beside theirs."""
+    most_duplicates: float | None = None
+    """Declared: the greatest share of repeated rows."""

@@ -139,12 +139,9 @@ def _merge_strata(a: Stratum, b: Stratum) -> Stratum:
         add(a.bad_rows, b.bad_rows),
         add(a.extra, b.extra),
         a.block if b.block is None else b.block if a.block is None else merge_blocks(a.block, b.block),
-        _either(a.rows_seen, b.rows_seen),
+        # Of some rows only, it would call the others repeated.
+        None if a.rows_seen is None or b.rows_seen is None else hll.merge(a.rows_seen, b.rows_seen),
     )
-
-
-def _either(a: hll.Registers | None, b: hll.Registers | None) -> hll.Registers | None:
-    return a if b is None else b if a is None else hll.merge(a, b)
 
 
 def merge_columns(a: ColumnCounts, b: ColumnCounts) -> ColumnCounts:

@@ -137,9 +137,18 @@ early_labels = Table(
 )
 
 
+arrivals = Table(
+    "drift_arrivals",
+    _meta,
+    # Of each model the newest event time, for how old the newest row is.
+    Column("model", String, primary_key=True),
+    Column("newest", Float, nullable=False),
+)
+
+
 def _truth(connection: Connection) -> None:
     predictions.create(connection)
     early_labels.create(connection)
 
 
-SCHEMA = Schema("drift", 3, _meta, {2: totals.create, 3: _truth})
+SCHEMA = Schema("drift", 4, _meta, {2: totals.create, 3: _truth, 4: arrivals.create})

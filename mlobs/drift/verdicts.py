@@ -24,6 +24,8 @@ MASKED: Final = "masked"
 MASKED_DETAIL: Final = (
     "the rows are keyed hashes, the reference has raw text or another key's (masked): " + REMEDY
 )
+EVERY: Final = "(all)"
+"""What stands in the place of a version where all of them are judged together."""
 JOINT: Final = "(joint)"
 """What stands in the place of a feature where a score is of several."""
 EXPORTED: Final = "exported"
@@ -140,15 +142,15 @@ def _checks(
             found.append(
                 Verdict(
                     stream.model, stream.version, column.name, start, end, DRIFTED, result.check,
-                    CHECKS_PREFIX + result.check, result.share, result.worst + margin, state.rows,
+                    CHECKS_PREFIX + result.check, result.share, result.most, state.rows,
                     reference.name, stream.segment, None, detail,
                 )
             )  # fmt: skip
-    table = run_table_checks(state, spec, days, margin, reference.slicing.length == end - start)
+    table = run_table_checks(state, spec, days, margin)
     found += [
         Verdict(
             stream.model, stream.version, ROWS, start, end, DRIFTED, result.check,
-            CHECKS_PREFIX + result.check, result.share, result.worst + margin, state.rows,
+            CHECKS_PREFIX + result.check, result.share, result.most, state.rows,
             reference.name, stream.segment, None, describe_rows(result, state),
         )
         for result in table

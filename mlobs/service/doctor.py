@@ -18,6 +18,7 @@ from rich.table import Table
 
 from mlobs import names
 from mlobs.config import load_settings
+from mlobs.config.checks import with_checks
 from mlobs.drift.mlref import load_reference
 from mlobs.drift.unlike import unlike_columns
 from mlobs.errors import EXIT_FINDING, EXIT_FINE, MlobsError, install_line
@@ -44,7 +45,7 @@ class Finding:
 
 def doctor(config: Path, as_json: bool) -> int:
     """Print every finding; 1 if something is broken, else 0. A broken file raises (exit 2)."""
-    settings = load_settings(config)
+    settings = with_checks(load_settings(config))
     findings = list(examine(settings))
     if as_json:
         sys.stdout.write(json.dumps([asdict(finding) for finding in findings]) + "\n")

@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from mlobs.config import load_settings
+from mlobs.config.checks import with_checks
 from mlobs.drift.loop import DriftStage
 from mlobs.drift.tables import SCHEMA as DRIFT_SCHEMA
 from mlobs.errors import ConfigError, UsageError
@@ -82,7 +83,7 @@ def serve(config: Path) -> None:
     """Run until SIGINT or SIGTERM. Raises MlobsError for what hinders the start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every scrape
-    settings = load_settings(config)
+    settings = with_checks(load_settings(config))
     check_evaluator(settings, config.name)
     problems = check(settings, config.name)
     if problems:

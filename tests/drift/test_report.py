@@ -210,6 +210,16 @@ def test_evidently_is_an_extra_and_wants_rows(
     assert isinstance(done.exception, UsageError)
 
 
+def test_evidently_draws_its_own_report_of_the_chosen_columns(files: tuple[str, str], tmp_path: Path) -> None:
+    pytest.importorskip("evidently", reason="needs pandas<3: nox -s evidently")
+    out = tmp_path / "e.html"
+    command = ["drift", "check", "--reference", files[0], "--current", files[1], "--evidently", str(out)]
+    assert CliRunner().invoke(app, [*command, "--columns", "temp,country"]).exit_code == 1
+    page = out.read_text()
+    assert "country" in page
+    assert "amount" not in page
+
+
 def test_the_page_is_drawn_by_a_browser(
     chromium: servers.Chromium, files: tuple[str, str], tmp_path: Path
 ) -> None:

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlobs.drift.checks import table_shares
 from mlobs.drift.mlref import dump_reference, load_reference
-from mlobs.drift.persistence import persisting
 from mlobs.drift.profile import profile
 from mlobs.drift.reference import Reference, Slicing, build_reference
+from mlobs.drift.state import merge
 from mlobs.drift.verdicts import Stream, WindowVerdict, judge
 from tests.drift.test_check_command import run
 
@@ -105,20 +106,11 @@ def test_repeated_rows_are_found(reference: Reference) -> None:
     assert "repeat another row" in found.detail
 
 
-def test_a_window_with_far_too_many_rows_is_found_and_one_of_another_length_not_judged(
-    reference: Reference,
-) -> None:
-    assert judged(reference, day(5, 2 * 560)).failed == {}
-    assert judged(reference, day(5, 3 * 560)).failed.keys() == {("(rows)", "volume")}
-    assert judged(reference, day(5, 150)).failed.keys() == {("(rows)", "volume")}
-    assert judged(reference, day(5, 3 * 560), length=3600.0).failed == {}
-
-
-def test_one_such_window_is_no_breach_and_three_of_five_are(reference: Reference) -> None:
-    bad, good = (judged(reference, day(5, rows)) for rows in (3 * 560, 440))
-    assert persisting([good, bad, good, good, good], 3, 5) == []
-    (finding,) = persisting([good, bad, bad, good, bad], 3, 5)
-    assert (finding.feature, finding.check) == ("(rows)", "volume")
+def test_rows_of_which_not_all_were_sketched_are_not_called_repeated(reference: Reference) -> None:
+    without = replace(reference.spec, duplicates=False)
+    for weights in (None, np.full(ROWS, 10.0)):  # one stratum, and two
+        state = merge(profile(day(1), reference.spec), profile(day(2), without, weights))
+        assert table_shares(state) == {}
 
 
 def test_a_reference_of_an_older_mlobs_knows_no_signs_and_judges_none() -> None:

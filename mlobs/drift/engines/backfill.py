@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from mlobs.drift.arrivals import judge_volume, traffic
 from mlobs.drift.engines import ledger
 from mlobs.drift.engines.base import Engine, Job
 from mlobs.drift.engines.ledger import Progress, Window
 from mlobs.drift.reference import Reference
-from mlobs.drift.verdicts import Stream, WindowVerdict, judge, without_reference
+from mlobs.drift.verdicts import DRIFTED, Stream, WindowVerdict, judge, without_reference
+from mlobs.settings import RowsSettings
 from mlobs.store import Store
 
 
@@ -49,9 +51,19 @@ def backfill(
 
 
 def judged(window: Window, reference: Reference, min_rows: float, margin: float) -> WindowVerdict:
-    """The verdict that `mlobs serve` would have given the window, persistence left out."""
+    """The verdict that `mlobs serve` would have given the window, persistence left out. The number of rows is
+    judged where windows are not kept apart by version or segment: else no key holds all traffic."""
     key = window.key
     stream = Stream(key.model, key.version, key.segment)
     if reference.model_version and key.version and key.version != reference.model_version:
         return without_reference(stream, key.start, key.end, window.rows)
-    return judge(stream, key.start, key.end, window.state, reference, reference.spec, min_rows, margin)
+    found = judge(stream, key.start, key.end, window.state, reference, reference.spec, min_rows, margin)
+    if key.version or key.segment:
+        return found
+    seen = traffic([window.state], 1.0)
+    volume = judge_volume(key.model, key.start, key.end, seen, RowsSettings(), reference)
+    if volume is None:
+        return found
+    detail = f"{found.detail}; {volume.detail}" if found.verdict == DRIFTED else volume.detail
+    status = found.status if found.verdict == DRIFTED else volume.status
+    return replace(found, verdict=DRIFTED, status=status, detail=detail, verdicts=(volume, *found.verdicts))
