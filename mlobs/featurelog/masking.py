@@ -123,9 +123,7 @@ class Masker:
 
     def _open(self, values: Values) -> list[Any]:
         kinds = frozenset(map(type, values))
-        if kinds in _PLAIN_NUMBERS:
-            if any(value is not None and not -CARD_LOW < value < CARD_LOW for value in values):
-                return [self._open_value(value) for value in values]
+        if kinds in _PLAIN_NUMBERS and _small(values, kinds):
             return list(values)
         return [self._open_value(value) for value in values]
 
@@ -161,6 +159,13 @@ class Masker:
             return self._hash.raw(value)
         spoken = plain(value, self.odd)
         return None if spoken is None else self._hash.text(str(spoken))
+
+
+def _small(values: Values, kinds: frozenset[type]) -> bool:
+    """None of these numbers is as long as a card number. A NaN may make it say no, never yes."""
+    if _NONE not in kinds:
+        return min(values) > -CARD_LOW and max(values) < CARD_LOW
+    return all(value is None or -CARD_LOW < value < CARD_LOW for value in values)
 
 
 def bucket(value: Any, edges: tuple[float, ...]) -> str | None:

@@ -5,6 +5,7 @@ import datetime
 import decimal
 import json
 import logging
+import math
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -88,6 +89,22 @@ def test_a_column_with_one_card_number_hides_that_one_alone() -> None:
     mask = Masker(None, KEYS).feature("fraud", "n")
     assert mask is not None
     assert mask([1.0, float(CARD), None, 2.0]) == [1.0, hashed(CARD), None, 2.0]
+
+
+@given(st.permutations([1.0, math.nan, -4.5, math.inf, float(CARD)]), st.booleans(), st.booleans())
+def test_a_card_number_is_found_wherever_it_stands(values: list[Any], negative: bool, null: bool) -> None:
+    """Also behind a NaN, with which nothing compares."""
+    mask = Masker(None, KEYS).feature("fraud", "n")
+    assert mask is not None
+    values = [-value if negative else value for value in values] + [None] * null
+    assert hashed(str(int(float(CARD) * (-1 if negative else 1)))) in mask(values)
+
+
+def test_floats_without_a_card_number_pass_as_they_are() -> None:
+    mask = Masker(None, KEYS).feature("fraud", "n")
+    assert mask is not None
+    for values in ([1.0, -2.5e12], [math.nan, 1.0], [1.0, math.inf, math.nan], [0.5, None]):
+        assert repr(mask(values)) == repr(values)
 
 
 # -- with a schema ---------------------------------------------------------------------------------------
