@@ -16,6 +16,7 @@ from mlobs.featurelog import compact as compacting
 from mlobs.featurelog.compact import compact
 from mlobs.featurelog.lake import Lake
 from mlobs.featurelog.reader import LogReader
+from mlobs.featurelog.retention import expire, plan_expiry
 from mlobs.featurelog.spool import list_segments
 from mlobs.featurelog.storage import DiskStorage, Storage, open_storage
 from mlobs.settings import MaskSettings
@@ -190,6 +191,62 @@ def test_a_compaction_that_dies_anywhere_is_done_again_with_the_same_result(
         if not died:
             assert at > 4
             break
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_compaction_that_dies_anywhere_on_s3_is_done_again_with_the_same_result(
+    tmp_path: Path, moto_s3: S3, after: bool
+) -> None:
+    for at in itertools.count(1):
+        folder, environ = tmp_path / str(at), {"AWS_ENDPOINT_URL": moto_s3.endpoint}
+        inner = open_storage(f"s3://{moto_s3.bucket}/{after}{at}?region=us-east-1", environ)
+        fill(folder, range(3, 6), segment_bytes=1)
+        try:
+            compact(folder, Interrupted(inner, at, after), NOW)
+            died = False
+        except Interrupted.Died:
+            died = True
+        compact(folder, inner, NOW + 5)
+        chunk = Both(folder, inner).poll()
+        assert sorted(ids(chunk.records)) == ["p3", "p4", "p5"], f"died at {at}"
+        assert (chunk.stats.duplicates, chunk.stats.gaps, len(chunk.labels)) == (0, 0, 3)
+        named = {file.name for entry in Lake(inner).entries() for file in entry.files}
+        assert {name for name in inner.walk("lake") if name.endswith(".parquet")} == named
+        if not died:
+            assert at > 3
+            break
+
+
+def test_the_manifest_counts_the_rows_of_every_file(tmp_path: Path, storage: Storage) -> None:
+    fill(tmp_path, range(40), segment_bytes=2000)
+    compact(tmp_path, storage, NOW, batch_bytes=6000)
+    files = [file for entry in Lake(storage).entries() for file in entry.files]
+    assert len(files) > 6
+    for file in files:
+        found = pq.read_table(pa.BufferReader(storage.read(file.name)))
+        assert (file.rows, sum(end - start for own in file.numbers.values() for start, end in own)) == (
+            found.num_rows,
+            found.num_rows,
+        )
+        times = found.column("event_time").to_pylist()
+        assert (file.start, file.end) == (min(times), max(times))
+
+
+def test_what_is_old_expires_on_either_storage_and_a_second_run_finds_nothing(
+    tmp_path: Path, storage: Storage
+) -> None:
+    for day in (10, 11, 15):
+        log = opened(tmp_path)
+        log.offer(record(day, event_time=day * 86400.0))
+        assert log.close(5)
+        compact(tmp_path, storage, day * 86400.0)
+    lake, keep, now = Lake(storage), 3 * 86400.0, 15 * 86400.0
+    for expected in (2, 0):
+        plan = plan_expiry(lake, keep, now)
+        assert plan.rows == expected
+        expire(lake, plan, keep)
+    assert ids(Both(tmp_path, storage).poll().records) == ["p15"]
+    assert len([name for name in storage.walk("lake") if name.endswith(".parquet")]) == 1
 
 
 def test_a_compaction_that_dies_while_it_removes_segments_is_finished(
