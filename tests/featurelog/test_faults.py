@@ -217,8 +217,9 @@ def test_a_disk_that_turns_read_only_is_waited_for(tmp_path: Path) -> None:
         log = opened(mount / "log", segment_bytes=1)
         log.offer(record(0))
         assert log.flush(5)
-        eventually(lambda: all(each.sealed for each in spool.list_segments(mount / "log")) or None, "a seal")
-        subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+        read_only = ["mount", "-o", "remount,ro", str(mount)]
+        # Busy until the segment is sealed and closed.
+        eventually(lambda: subprocess.run(read_only, capture_output=True).returncode == 0, "a remount")
         log.offer(record(1))
         eventually(lambda: log.ledger().retried or None, "a failed write")
         subprocess.run(["mount", "-o", "remount,rw", str(mount)], check=True)
