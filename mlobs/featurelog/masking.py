@@ -164,7 +164,7 @@ class Masker:
 def _small(values: Values, kinds: frozenset[type]) -> bool:
     """None of these numbers is as long as a card number. A NaN may make it say no, never yes."""
     if _NONE not in kinds:
-        return min(values) > -CARD_LOW and max(values) < CARD_LOW
+        return bool(min(values) > -CARD_LOW and max(values) < CARD_LOW)
     return all(value is None or -CARD_LOW < value < CARD_LOW for value in values)
 
 
