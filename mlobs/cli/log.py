@@ -8,12 +8,17 @@ import math
 import sys
 import time
 from collections import Counter
-from typing import Annotated, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlobs.durations import parse_duration
 from mlobs.errors import EXIT_FINDING, EXIT_FINE, EXIT_UNAVAILABLE, Problem, UnreadableError, UsageError
+
+if TYPE_CHECKING:
+    from mlobs.featurelog.compact import Compacted
+    from mlobs.featurelog.reader import LogReader
 
 app = typer.Typer(
     name="log",
@@ -27,9 +32,14 @@ Source = Annotated[
 ]
 
 
+Lake = Annotated[str, typer.Option("--lake", help="Where the lake is, if not in DIR (`lake: {to: ...}`).")]
+
+
 @app.command()
 def stat(
-    source: Source, as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False
+    source: Source,
+    lake: Lake = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,
 ) -> None:
     """Count records, duplicates, gaps and what cannot be read.
 
@@ -42,7 +52,7 @@ def stat(
     low, high = math.inf, -math.inf
     with _progress("reading {task.fields[done]:,} records") as progress:
         task = progress.add_task("", total=None, done=0)
-        for chunk in _chunks(source, None):
+        for chunk in _chunks(source, None, lake):
             stats = chunk.stats
             for name in ("records", "labels", "duplicates", "unreadable", "torn"):
                 total[name] += getattr(stats, name)
@@ -70,6 +80,7 @@ _COUNTED = ("records", "labels", "duplicates", "gaps", "unreadable", "torn")
 @app.command()
 def tail(
     source: Source,
+    lake: Lake = "",
     count: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many records to begin with.")] = 10,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     model: Annotated[str, typer.Option(help="Records of this model alone.")] = "",
@@ -78,16 +89,23 @@ def tail(
 
     Example: mlobs log tail ./featurelog -n 3
     """
+    if not follow:
+        found = _reader(source, lake).scan(-math.inf, math.inf, model, count).to_pylist() if count else []
+        _print(_newest(found, count))
+        if count and not found:
+            of = f" of model {model!r}" if model else ""
+            typer.echo(f"no record{of} in {source}", err=True)
+        return
     last: list[dict[str, Any]] = []
     cursor: bytes | None = None
-    for chunk in _chunks(source, None):
+    for chunk in _chunks(source, None, lake):
         last = _newest(last + _rows(chunk, model), count)
         cursor = chunk.cursor
     _print(last)
     try:
-        while follow:
+        while True:
             time.sleep(0.5)
-            for chunk in _chunks(source, cursor):
+            for chunk in _chunks(source, cursor, lake):
                 _print(_newest(_rows(chunk, model), None))
                 cursor = chunk.cursor
     except KeyboardInterrupt:
@@ -144,14 +162,38 @@ def compact(
     if as_json:
         print(json.dumps(found))  # noqa: T201 - the command's answer
     else:
-        would = "would be removed" if dry_run else "removed"
-        held = f"; {result.held} segments wait for `mlobs log ship`" if result.held else ""
-        print(  # noqa: T201 - as above
-            f"{result.segments} segments: {result.records:,} records and {result.labels:,} labels in "
-            f"{result.files} files, {result.bytes:,} bytes; {result.unreadable} unreadable stretches; "
-            f"{removed:,} expired rows {would}{held}"
-        )
+        print("\n".join(_compacted(result, removed if keep else None, dry_run)))  # noqa: T201 - as above
     raise typer.Exit(EXIT_FINDING if result.unreadable else EXIT_FINE)
+
+
+def _compacted(result: Compacted, removed: int | None, dry_run: bool) -> list[str]:
+    """What the run did, and what it left and why, in words."""
+    lines = []
+    if not dry_run:
+        taken = f"{_count(result.records, 'record')} and {_count(result.labels, 'label')}"
+        where = f"{_count(result.files, 'file')}, {_count(result.bytes, 'byte')}"
+        lines.append(f"{_count(result.segments, 'segment')}: {taken} in {where}")
+    if result.held:
+        lines.append(f"{_count(result.held, 'segment')} held back: `mlobs log ship` has not shipped them yet")
+    if result.writing:
+        left = _count(result.writing, "segment")
+        lines.append(f"{left} left: a process still writes there; a run in a minute takes it")
+    if result.duplicates:
+        lines.append(f"{result.duplicates:,} duplicates dropped")
+    if result.torn:
+        lines.append(f"{_count(result.torn, 'segment')} ended inside a commit: their writer was killed")
+    if result.unreadable:
+        names = ", ".join(result.set_aside)
+        lines.append(
+            f"{_count(result.unreadable, 'unreadable stretch', 'es')}, set aside in spool/aside: {names}"
+        )
+    if removed is not None:
+        lines.append(f"{removed:,} expired rows {'would be removed' if dry_run else 'removed'}")
+    return lines or ["nothing to do: --dry-run says what --keep would remove"]
+
+
+def _count(number: int, what: str, plural: str = "s") -> str:
+    return f"{number:,} {what}{'' if number == 1 else plural}"
 
 
 def _uptime() -> Any:
@@ -186,15 +228,21 @@ def _must_be_directory(source: str) -> None:
 def _progress(text: str) -> Any:
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    return Progress(TextColumn(text), TimeElapsedColumn(), transient=True, console=_stderr())
+    console = _stderr()
+    shown = console.is_terminal
+    return Progress(TextColumn(text), TimeElapsedColumn(), transient=True, console=console, disable=not shown)
 
 
-def _chunks(source: str, cursor: bytes | None) -> Any:
+def _reader(source: str, lake: str) -> LogReader:
     from mlobs.featurelog.reader import LogReader
 
     if not source.startswith("s3://"):
         _must_be_directory(source)
-    reader = LogReader(source)
+    return LogReader(source, lake=lake or None)
+
+
+def _chunks(source: str, cursor: bytes | None, lake: str) -> Any:
+    reader = _reader(source, lake)
     while True:
         chunk = reader.poll(cursor)
         yield chunk
@@ -236,7 +284,18 @@ def _show(found: dict[str, Any]) -> None:
         table.add_row(name, f"{found[name]:,}", _MEANING[name])
     for model, count in found["models"].items():
         table.add_row("model", f"{count:,}", model)
+    if found["event_time"] is not None:
+        first, last = (_utc(each) for each in found["event_time"])
+        table.add_row("from", first)
+        table.add_row("to", last)
     Console(file=sys.stdout).print(table)
+
+
+def _utc(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):  # an event time that no calendar has
+        return f"{seconds:g}"
 
 
 _MEANING = {

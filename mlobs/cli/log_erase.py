@@ -112,16 +112,18 @@ def _show(result: Erased, dry_run: bool, unreached: tuple[str, ...]) -> None:
     would = "would be erased" if dry_run else "erased"
     places = f"{result.segments} segments and {result.files} Parquet files"
     lines = [f"{result.records:,} records and {result.labels:,} labels {would}, in {places}"]
+    if result.letters:
+        lines.append(f"{result.letters:,} dead letters of the shipping {would}")
     if result.blanked:
         lines.append(f"{result.blanked} unreadable stretches held the subject: zeros now")
     if not dry_run:
         lines.append("looked again: nothing is left" if result.proved else "NOT all is gone:")
     if result.remains:
-        lines.append(f"  {result.remains} rows are left: run it again once no compaction runs")
+        lines.append(f"  {result.remains:,} rows are left" + ("" if result.waiting else ": run it again"))
     if result.unreadable:
         lines.append(f"  {result.unreadable} Parquet files cannot be opened: remove them by hand")
     if result.waiting:
-        lines.append(f"  still written to: {', '.join(result.waiting)}; run it again in a minute")
+        lines.append(f"  a service still writes to {', '.join(result.waiting)}: run it again in a minute")
     for name, rows in sorted(result.elsewhere.items()):
         lines.append(f"  the hash stands in {name} of {rows} other rows: add --feature {name} to erase them")
     lines += ["not reached:", *(f"  {each}" for each in unreached)]

@@ -74,6 +74,8 @@ class Compacted:
     set_aside: list[str] = field(default_factory=list)
     held: int = 0
     """Segments left because `mlobs log ship` has not shipped them yet."""
+    writing: int = 0
+    """Segments left because a living process still writes to them."""
 
 
 @dataclass(slots=True)
@@ -106,7 +108,9 @@ def compact(
     with _held(folder):
         finish_noted(folder, storage, result)
         seal_stale(folder)
-        sealed = [segment for segment in list_segments(folder) if segment.sealed]
+        segments = list_segments(folder)
+        sealed = [segment for segment in segments if segment.sealed]
+        result.writing = len(segments) - len(sealed)
         shipped = load_position(folder)
         if shipped is not None:
             ready = [each for each in sealed if each.number < shipped.at.get(each.writer, (0, 0))[0]]

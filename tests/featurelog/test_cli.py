@@ -70,3 +70,53 @@ def test_a_place_that_is_no_log_and_a_duration_that_is_none_are_refused(tmp_path
 def test_a_dry_run_changes_nothing(folder: Path) -> None:
     assert run("compact", str(folder), "--keep", "1d", "--dry-run").exit_code == 0
     assert not (folder / "lake").exists()
+
+
+def test_what_a_compaction_leaves_is_said_in_words(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    log.offer(record(1))
+    assert log.flush(5)
+    said = run("compact", str(tmp_path)).stdout
+    assert "0 segments" in said
+    assert "1 segment left: a process still writes there" in said
+    assert log.close(5)
+    (tmp_path / "spool" / "ship.json").write_text('{"at": {}, "seen": {}}')
+    said = run("compact", str(tmp_path)).stdout
+    assert "1 segment held back: `mlobs log ship` has not shipped them yet" in said
+    (tmp_path / "spool" / "ship.json").unlink()
+    said = run("compact", str(tmp_path), "--keep", "90d").stdout
+    assert said.startswith("1 segment: 1 record and 0 labels in 1 file")
+    assert "held back" not in said
+    assert "expired rows removed" in said
+
+
+def test_a_broken_stretch_is_said_and_where_it_lies(folder: Path) -> None:
+    (path,) = (folder / "spool").glob("*.seg")
+    data = bytearray(path.read_bytes())
+    data[40] ^= 1
+    path.write_bytes(data)
+    done = run("compact", str(folder))
+    assert done.exit_code == 1
+    assert f"1 unreadable stretch, set aside in spool/aside: {path.stem}" in done.stdout
+
+
+def test_a_lake_elsewhere_is_looked_into_when_it_is_named(folder: Path, tmp_path: Path) -> None:
+    lake = str(tmp_path / "elsewhere")
+    assert run("compact", str(folder), "--to", lake).exit_code == 0
+    assert run("stat", str(folder)).exit_code == 3
+    assert json.loads(run("stat", str(folder), "--lake", lake, "--json").stdout)["records"] == 20
+    assert len(run("tail", str(folder), "--lake", lake, "-n", "3").stdout.splitlines()) == 3
+
+
+def test_stat_says_from_when_to_when(folder: Path) -> None:
+    said = run("stat", str(folder)).stdout
+    assert "1970-01-01T00:16:40+00:00" in said
+    assert "1970-01-01T00:16:59+00:00" in said
+
+
+def test_tail_of_a_model_that_is_not_there_says_so(folder: Path) -> None:
+    found = run("tail", str(folder), "--model", "nix")
+    assert (found.exit_code, found.stdout) == (0, "")
+    assert "no record of model 'nix'" in found.stderr
+    assert run("tail", str(folder), "--model", "fraud", "-n", "2").stdout.count("\n") == 2
+    assert run("tail", str(folder), "-n", "0").output == ""
