@@ -180,11 +180,12 @@ def _is_over(folder: Path, said: dict[str, object]) -> bool:
             if process(int(str(said["pid"]))).start == said["start"]:
                 return False
         except (OSError, ValueError, KeyError):  # the owner is gone
-            return not any(_is_held(path) for path in folder.glob(f"*{SUFFIX}"))
-    return not any(_is_held(path) for path in folder.glob(f"*{SUFFIX}"))
+            return not any(is_held(path) for path in folder.glob(f"*{SUFFIX}"))
+    return not any(is_held(path) for path in folder.glob(f"*{SUFFIX}"))
 
 
-def _is_held(path: Path) -> bool:
+def is_held(path: Path) -> bool:
+    """Whether a process lives that counts into this file."""
     try:
         with open(path, "rb") as file:
             return not is_free(file.fileno())

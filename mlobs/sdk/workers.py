@@ -163,11 +163,10 @@ class Crew:
         self._sweep(known, files)
         dead: list[str] = []
         for path in files:
-            if path.name in known or path == self.file.path:
+            if path.name in known or path == self.file.path or rundir.is_held(path):
                 continue
-            found, alive = records_and_life(path)
-            if not alive:
-                self._add(totals, found, False)
+            with contextlib.suppress(FileNotFoundError):  # it just left
+                self._add(totals, records(path), False)
                 dead.append(path.name)
         if dead:
             self._write(merging.capped(totals), dead)

@@ -226,7 +226,7 @@ def test_any_worker_shows_the_exemplars_of_all_and_each_leads_to_its_trace_and_i
 
 
 def test_workers_that_are_recycled_stay_counted(tmp_path: Path) -> None:
-    with serving(tmp_path, *GUNICORN, "2", "--max-requests", "5", "--max-requests-jitter", "3") as server:
+    with serving(tmp_path, *GUNICORN, "2", "--max-requests", "10", "--max-requests-jitter", "3") as server:
         seen: list[float] = []
         for number in range(1, 37):
             server.get("/work")
