@@ -32,6 +32,10 @@ def erase(
     key_file: Annotated[
         str, typer.Option(help="The `mask.key_file`; else MLOBS_HASH_KEY, else hash.key in DIR.")
     ] = "",
+    lost_key: Annotated[
+        list[str] | None,
+        typer.Option(help="Id of a key that exists no more: what it hashed is nobody's; may be repeated."),
+    ] = None,
     wait: Annotated[
         str, typer.Option(help="How long to wait for segments that a service still writes to.")
     ] = "90s",
@@ -40,9 +44,10 @@ def erase(
 ) -> None:
     """Erase a subject's records and the labels of their predictions, and look again to prove it.
 
-    Every key of the key file is tried. A run that was killed is finished by the next. Exit 0 when nothing
-    of the subject was found afterwards; 1 where something is left or could not be read; 2 on wrong use; 3
-    where a compaction runs or the storage does not answer.
+    Every key of the key file is tried; rows hashed by another key are told, and spoil the proof. A run that
+    was killed is finished by the next. Exit 0 when nothing of the subject was found afterwards; 1 where
+    something is left or could not be read; 2 on wrong use; 3 where a compaction runs or the storage does not
+    answer.
 
     Example: mlobs log erase ./featurelog --subject customer-42 --dry-run
     """
@@ -57,7 +62,7 @@ def erase(
     name = typer.get_text_stream("stdin").readline().rstrip("\n") if subject == "-" else subject
     if not name:
         raise UsageError(Problem("--subject", "an entity", "nothing", "write it as the service passes it"))
-    target = Target(_hashes(name, folder, key_file), tuple(feature or ()))
+    target = Target(_hashes(name, folder, key_file), tuple(feature or ()), frozenset(lost_key or ()))
     deadline = time.monotonic() + _seconds(wait)
 
     def pause(_segments: list[str]) -> bool:
@@ -124,6 +129,9 @@ def _show(result: Erased, dry_run: bool, unreached: tuple[str, ...]) -> None:
         lines.append(f"  {result.unreadable} Parquet files cannot be opened: remove them by hand")
     if result.waiting:
         lines.append(f"  a service still writes to {', '.join(result.waiting)}: run it again in a minute")
+    for key, rows in sorted(result.strange_keys.items()):
+        lines.append(f"  the entity of {rows:,} rows is hashed by key {key}, which was not given:")
+        lines.append(f"    add it to the key file, or say --lost-key {key} if it exists no more")
     for name, rows in sorted(result.elsewhere.items()):
         lines.append(f"  the hash stands in {name} of {rows} other rows: add --feature {name} to erase them")
     lines += ["not reached:", *(f"  {each}" for each in unreached)]

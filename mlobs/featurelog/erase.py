@@ -13,6 +13,7 @@ are not taken for lost. What cannot be reached is named in `UNREACHED`.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -53,6 +54,13 @@ class Target:
     """All that the subject may be hashed as."""
     features: tuple[str, ...] = ()
     """Features that hold the subject, beside `entity_key`."""
+    lost_keys: frozenset[str] = frozenset()
+    """Ids of keys that exist no more: whose records they hashed nobody can tell."""
+
+    @property
+    def key_ids(self) -> frozenset[str]:
+        """Keys whose records can be told, and those that are known to be lost."""
+        return self.lost_keys | {each.partition(":")[0] for each in self.hashes}
 
 
 class _Note(msgspec.Struct, frozen=True):
@@ -81,10 +89,12 @@ class Erased:
     """Rows of the subject that the scan afterwards still found."""
     elsewhere: dict[str, int] = field(default_factory=dict)
     """Rows with a hash of the subject in another column: erased only when the feature is named."""
+    strange_keys: dict[str, int] = field(default_factory=dict)
+    """Rows whose entity is hashed by a key that was not given, by its id: the subject's may be among them."""
 
     @property
     def proved(self) -> bool:
-        return not (self.remains or self.unreadable or self.waiting or self.elsewhere)
+        return not (self.remains or self.unreadable or self.waiting or self.elsewhere or self.strange_keys)
 
 
 @dataclass(slots=True)
@@ -105,6 +115,7 @@ class _Look:
     stray: int = 0
     """Rows in Parquet files that no entry names."""
     elsewhere: dict[str, int] = field(default_factory=dict)
+    strange_keys: Counter[str] = field(default_factory=Counter)
 
 
 Progress = Callable[[int, int], None]
@@ -170,6 +181,7 @@ def _run(
     result.remains = after.records + after.labels + after.blanks + after.stray + after.letters
     result.unreadable = after.unreadable
     result.waiting, result.elsewhere = after.open, after.elsewhere
+    result.strange_keys = dict(after.strange_keys)
     if not (result.remains or result.waiting):
         storage.delete(name)
 
@@ -186,6 +198,7 @@ def _would(look: _Look) -> Erased:
         look.open,
         0,
         look.elsewhere,
+        dict(look.strange_keys),
     )
 
 
@@ -272,6 +285,8 @@ def _look_at_segment(path: Path, target: Target, look: _Look, wanted: int) -> No
             ids = unpack_column(block["fields"].get("prediction_id", ["n"]), block["n"])
             look.ids.update(ids[row] for row in np.flatnonzero(rows) if ids[row])
             _other_columns(block, ~rows, target, look)
+            entities = unpack_column(block["fields"].get("entity_key", ["n"]), block["n"])
+            _strange_keys(entities, target, look)
     if not hits:
         return
     if path.suffix == SEALED:
@@ -323,6 +338,8 @@ def _look_at_file(lake: Lake, name: str, target: Target, look: _Look, labels: bo
         chosen = one.filter(pa.array(rows)).column("prediction_id").to_pylist()
         look.ids.update(each for each in chosen if each)
     hashes = pa.array(sorted(target.hashes), pa.string())
+    if "entity_key" in one.column_names:
+        _strange_keys(one.column("entity_key").to_pylist(), target, look)
     for label, column in _texts(one):
         other = int(np.count_nonzero(_is_in(column, hashes) & ~rows))
         if other:
@@ -339,6 +356,15 @@ def _rows_of_table(one: pa.Table, target: Target, ids: set[str], labels: bool) -
         if name in ("entity_key", *target.features):
             rows |= _is_in(column, hashes)
     return rows
+
+
+def _strange_keys(entities: Iterable[Any], target: Target, look: _Look) -> None:
+    """Count the rows whose entity was hashed by a key that is not the target's."""
+    known = target.key_ids
+    for entity, rows in Counter(entities).items():
+        key, colon, _ = str(entity or "").partition(":")
+        if colon and key not in known:
+            look.strange_keys[key] += rows
 
 
 def _texts(one: pa.Table) -> Iterable[tuple[str, Any]]:

@@ -222,6 +222,43 @@ def test_dead_letters_of_the_subject_go_too(tmp_path: Path) -> None:
     assert (folder / "letters.jsonl").read_text() == lines[1] + "\n"
 
 
+@pytest.mark.parametrize("compacted", [False, True])
+def test_rows_by_a_key_that_was_not_given_spoil_the_proof_until_it_is_given_or_called_lost(
+    tmp_path: Path, compacted: bool
+) -> None:
+    fill(tmp_path, range(20), key=OLD)
+    fill(tmp_path, range(20, 40))
+    if compacted:
+        compact(tmp_path, DiskStorage(tmp_path), 1e6)
+    new_alone = Keyring([KEY.encode()])
+    target = Target(frozenset(new_alone.hashes(SUBJECT)))
+    old_id = Keyring([OLD.encode()]).active.key_id
+    assert erase(tmp_path, DiskStorage(tmp_path), target, dry_run=True).strange_keys == {old_id: 20}
+    result = erase(tmp_path, DiskStorage(tmp_path), target)
+    assert (result.records, result.remains, result.strange_keys) == (4, 0, {old_id: 20})
+    assert not result.proved
+    lost = Target(target.hashes, (), frozenset({old_id}))
+    assert erase(tmp_path, DiskStorage(tmp_path), lost).proved
+    result = erase(tmp_path, DiskStorage(tmp_path), TARGET)
+    assert (result.records, result.proved) == (4, True)
+    assert not holds(tmp_path)
+
+
+def test_the_command_names_the_key_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, range(10), key=OLD)
+    monkeypatch.setenv("MLOBS_HASH_KEY", KEY)
+    command = ["log", "erase", str(tmp_path), "--subject", SUBJECT]
+    found = CliRunner().invoke(app, command)
+    old_id = Keyring([OLD.encode()]).active.key_id
+    assert found.exit_code == 1
+    assert "NOT all is gone" in found.stdout
+    assert f"the entity of 10 rows is hashed by key {old_id}, which was not given" in found.stdout
+    assert CliRunner().invoke(app, [*command, "--lost-key", old_id]).exit_code == 0
+    monkeypatch.setenv("MLOBS_HASH_KEY", f"{KEY},{OLD}")
+    assert "2 records and 2 labels erased" in CliRunner().invoke(app, command).stdout
+    assert not holds(tmp_path)
+
+
 def test_it_does_not_run_beside_a_compaction(tmp_path: Path) -> None:
     fill(tmp_path, range(5))
     with held(tmp_path), pytest.raises(UnavailableError):

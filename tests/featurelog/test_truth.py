@@ -58,6 +58,20 @@ def test_labels_of_unsampled_and_of_unknown_predictions_are_counted_apart(tmp_pa
     assert (truth.unsampled, truth.unknown) == (2000 - len(kept), 5)
 
 
+def test_labels_that_find_no_record_are_untold_where_some_were_drawn_by_entity(tmp_path: Path) -> None:
+    records, labels = logged(
+        tmp_path,
+        [
+            record(0, weight=10.0, sampling_reason="entity"),
+            record(1, weight=1.0, sampling_reason="error"),
+            *(label(number, 1) for number in range(50)),
+        ],
+    )
+    truth = join_truth(records, labels)
+    assert (len(truth.joined), truth.unsampled, truth.unknown, truth.untold) == (2, 0, 0, 48)
+    assert greatest_rate(records) == 0.1
+
+
 def test_maturity_is_the_share_of_labelled_records_by_age(tmp_path: Path) -> None:
     records, labels = logged(
         tmp_path,
