@@ -18,12 +18,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mlobs
 from mlobs import names
 from mlobs.sdk import merging, rundir
+from mlobs.sdk.api import _BINDINGS, installed
 from mlobs.sdk.buckets import make_bounds, plain_bounds
 from mlobs.sdk.cellfile import CellFile, records, records_and_life
 from mlobs.sdk.meter import COUNTER, GAUGE, HISTOGRAM, LEDGER, LEDGER_NOW, REQUEST, Family, Key, Meter
+from mlobs.sdk.runtime import Runtime
 from mlobs.sdk.workers import ACCUMULATOR, Crew
+from mlobs.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLS = Family("calls_total", COUNTER, ("by",), "Calls.")
@@ -282,6 +286,44 @@ def test_scrapes_while_workers_die_agree_and_never_go_back(tmp_path: Path) -> No
     for values in seen:
         assert values == sorted(values)
         assert len(values) > 3
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_calls_of_many_threads_before_and_after_joining_are_seen_by_the_others(
+    tmp_path: Path, sharded: bool
+) -> None:
+    runtime = Runtime(Settings(service="s"), meter=Meter(sharded=sharded), strict=True)
+
+    @mlobs.observe(model="m", version="1")
+    def score(value: int) -> int:
+        with mlobs.stage("inference"):
+            return value
+
+    def calls() -> None:
+        for number in range(500):
+            score(number)
+
+    def in_threads() -> None:
+        threads = [threading.Thread(target=calls) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    with installed(runtime):
+        in_threads()
+        runtime.crew = crew(tmp_path)
+        runtime.meter.move(runtime.crew)
+        for binding in list(_BINDINGS):
+            if binding.runtime is runtime:
+                binding.settle(runtime)
+        in_threads()
+    other = crew(tmp_path)
+    found = shown(other)[REQUEST.name, "m", "1"]
+    assert merging.finished(found, runtime.bounds("m")) == found[0] == 4000
+    assert sum(shown(other)["mlobs_stage_duration_seconds", "m", "1", "inference"][1:]) == 4000
+    die(runtime.crew)
+    assert shown(other)[REQUEST.name, "m", "1"][0] == 4000
 
 
 def test_in_flight_is_of_the_living_and_what_the_dead_began_is_over(tmp_path: Path) -> None:
