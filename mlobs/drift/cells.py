@@ -57,6 +57,8 @@ class Yardstick:
     """(rows, w): bins that hold a single value."""
     scale: Floats
     """(rows,): look-up cells in one unit of the column."""
+    origin: Floats
+    """(rows,): where they begin."""
 
     def coarsened(self, cells: Floats) -> Floats:
         """Counts of the coarse cells, (rows, g), of counts of all cells, (rows, w)."""
@@ -75,13 +77,13 @@ def yardstick(reference: State, spec: Spec) -> Yardstick:
     groups = np.zeros((len(names), width), dtype=np.intp)
     edges = np.zeros((len(names), width))
     atoms = np.zeros((len(names), width), dtype=bool)
-    scale = np.ones(len(names))
+    scale, origin = np.ones(len(names)), np.zeros(len(names))
     for row, column in enumerate(chosen):
         own = groups_of(column, counted.cells[row, : column.cells])
         groups[row, : column.cells] = own
         groups[row, column.cells :] = own[-1]
         if column.grid is not None:
-            scale[row] = column.grid.scale
+            scale[row], origin[row] = column.grid.scale, column.grid.origin
             places = (column.grid.edges - column.grid.origin) * column.grid.scale
             edges[row, : len(places)] = places
             edges[row, len(places) :] = places[-1]
@@ -91,7 +93,9 @@ def yardstick(reference: State, spec: Spec) -> Yardstick:
     flat = groups + np.arange(len(names))[:, None] * coarse_width
     coarse = np.bincount(flat.ravel(), counted.cells.ravel(), len(names) * coarse_width)
     coarse = coarse.reshape(len(names), coarse_width)
-    return Yardstick(spec, names, numeric, counted, groups, coarse.astype(np.float64), edges, atoms, scale)
+    return Yardstick(
+        spec, names, numeric, counted, groups, coarse.astype(np.float64), edges, atoms, scale, origin
+    )
 
 
 def counted_state(state: State, spec: Spec, names: Sequence[str], width: int) -> Counted:

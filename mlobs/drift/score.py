@@ -22,6 +22,7 @@ from mlobs.drift.grid import FINE, Floats
 from mlobs.drift.spec import Spec
 from mlobs.drift.state import State
 from mlobs.stats import distances
+from mlobs.stats.kolmogorov import Side, binned_kolmogorov
 from mlobs.stats.margin import PSI_MARGIN, kolmogorov_p, margin_test
 from mlobs.stats.wasserstein import binned_wasserstein
 
@@ -167,10 +168,19 @@ def _measure(
 def _measure_ordered(stick: Yardstick, now: Counted, noise: Floats, found: dict[str, _Measured]) -> None:
     n, m = stick.counted.effective, now.effective
     q, p = distances.shares(stick.counted.cells), distances.shares(now.cells)
-    ks = distances.kolmogorov_smirnov(p, q)
-    open_bins = np.where(stick.atoms, 0.0, np.maximum(p, q)).max(axis=1, initial=0.0)
+    sides = [
+        Side(
+            shares,
+            counted.cells,
+            counted.sums,
+            (counted.low - stick.origin) * stick.scale,
+            (counted.high - stick.origin) * stick.scale,
+        )
+        for shares, counted in ((p, now), (q, stick.counted))
+    ]
+    ks, off = binned_kolmogorov(stick.edges, stick.atoms, *sides)
     # The mean of Kolmogorov's law is 0.8687 / sqrt(N).
-    found[KS] = beyond(ks, 0.8687 * np.sqrt(noise)), ks, kolmogorov_p(ks, n, m), open_bins
+    found[KS] = beyond(ks, 0.8687 * np.sqrt(noise)), ks, kolmogorov_p(ks, n, m), off
     w1, chance, bound = binned_wasserstein(
         stick.edges, stick.counted.cells, stick.counted.sums, now.cells, now.sums, noise
     )

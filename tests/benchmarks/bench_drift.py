@@ -68,9 +68,9 @@ def main(rows: int) -> None:
         paths = [str(Path(folder) / f"{name}.parquet") for name in "ab"]
         for seed, path in enumerate(paths):
             pq.write_table(table(rows, 16, 4, seed), path, row_group_size=128 * 1024)
-        reference = build_reference(open_table(paths[0]).batches, "a")
-        build = cpu(lambda: build_reference(open_table(paths[0]).batches, "a"))
-        check = cpu(lambda: compare(reference, open_table(paths[1]).batches(), "b"))
+        reference = build_reference(open_table(paths[0]).scan, "a")
+        build = cpu(lambda: build_reference(open_table(paths[0]).scan, "a"))
+        check = cpu(lambda: compare(reference, open_table(paths[1]).scan(), "b"))
         decode = cpu(lambda: list(open_table(paths[1]).batches()))
         tables = [pq.read_table(path) for path in paths]
         peer = cpu(lambda: scipy_tests(*tables))

@@ -71,7 +71,7 @@ def main(python: str, sizes: list[int]) -> None:
             paths = [str(Path(folder) / f"{name}.parquet") for name in "ab"]
             for seed, path in enumerate(paths):
                 pq.write_table(table(rows, 40, 10, seed), path, row_group_size=128 * 1024)
-            reference = build_reference(open_table(paths[0]).batches, "a")
+            reference = build_reference(open_table(paths[0]).scan, "a")
             stick = yardstick(reference.state, reference.spec)
             current = pq.read_table(paths[1], read_dictionary=[f"c{place}" for place in range(10)])
             times = max(1, 200_000 // rows)
@@ -81,7 +81,7 @@ def main(python: str, sizes: list[int]) -> None:
                 ),
                 times,
             )
-            whole = cpu(lambda b=paths[1], known=reference: compare(known, open_table(b).batches(), "b"))
+            whole = cpu(lambda b=paths[1], known=reference: compare(known, open_table(b).scan(), "b"))
             decode = cpu(lambda b=paths[1]: list(open_table(b).batches()))
             theirs = peer(python, paths)
         report, bare = theirs["report"], theirs["bare"]

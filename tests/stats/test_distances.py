@@ -11,6 +11,7 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from mlobs.stats import distances
+from mlobs.stats.kolmogorov import Side, binned_kolmogorov
 from mlobs.stats.margin import kolmogorov_p, margin_test
 from mlobs.stats.wasserstein import binned_wasserstein
 
@@ -141,6 +142,28 @@ def test_the_kolmogorov_p_value_is_near_the_exact_law() -> None:
     found = kolmogorov_p(distance, 300, 300)
     assert np.abs(found - exact).max() < 0.01
     assert (found >= exact - 1e-3).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10_000), sizes=st.tuples(*[st.integers(1, 80)] * 2), cuts=st.integers(1, 12))
+def test_the_binned_kolmogorov_distance_is_within_its_bound_of_the_exact_one(seed, sizes, cuts) -> None:
+    """Whatever the values and the edges: few values, clustered, in few bins."""
+    rng = np.random.default_rng(seed)
+    a, b = (
+        np.round(rng.normal(rng.normal(), rng.choice([0.01, 1, 5]), n), rng.integers(1, 9)) for n in sizes
+    )
+    edges = np.unique(rng.normal(0, 3, cuts))
+
+    def side(x: np.ndarray) -> Side:
+        place, size = np.searchsorted(edges, x, side="right"), len(edges) + 1
+        counts, sums = np.bincount(place, minlength=size)[None], np.bincount(place, x, size)[None]
+        return Side(counts / len(x), counts, sums, np.array([x.min()]), np.array([x.max()]))
+
+    with np.errstate(invalid="ignore"):
+        upper = np.append(edges, edges[-1])[None]
+        found, bound = binned_kolmogorov(upper, np.zeros(upper.shape, bool), side(a), side(b))
+    assert abs(found[0] - stats.ks_2samp(a, b).statistic) <= bound[0] + 1e-12
+    assert 0 <= found[0] <= 1 + 1e-12
 
 
 @settings(max_examples=60, deadline=None)
