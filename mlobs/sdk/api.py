@@ -154,9 +154,12 @@ def _open_spans(runtime: Runtime, exporter: SpanExporter | None) -> SpanPipeline
 def _hook() -> None:
     """What the interpreter tells us: that it ends, that it forked. No signal handler is installed."""
     global _hooked
+    atexit.unregister(_at_exit)
+    atexit.register(
+        _at_exit
+    )  # anew, to be called before what the feature log registered: one deadline for all
     if not _hooked:
         _hooked = True
-        atexit.register(_at_exit)
         os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 

@@ -47,8 +47,9 @@ def _otel() -> ModuleType:
 
 def enter_trace(runtime: Runtime, call: Call) -> None:
     """Give a kept call its place in a trace, and, while tracing, make it the parent of what it calls."""
-    call.parent = _parent(runtime)
-    call.context = new_context(call.parent, runtime.bits, sampled=runtime.spans is not None)
+    call.parent = parent = _parent(runtime)
+    sampled = runtime.spans is not None and (parent is None or parent.sampled)
+    call.context = new_context(parent, runtime.bits, sampled=sampled)
     if runtime.spans is not None:
         otel = _otel()
         call.detach = otel.attach(call.context)
@@ -111,6 +112,8 @@ def keep(
     if runtime.spans is None:
         runtime.exemplars.note((observed.model, observed.version, outcome), took, context, now)
     elif _traced(runtime, call, rate):
+        if not context.sampled:  # an error or a slow call in a trace that was decided against
+            context = context._replace(sampled=True)
         kind = None if error is None else type(error).__qualname__
         note = runtime.exemplars.note
         runtime.spans.offer(
@@ -119,8 +122,12 @@ def keep(
 
 
 def _traced(runtime: Runtime, call: Call, rate: float) -> bool:
-    """Of the drawn calls the share that `trace_sample` asks for; of the always kept all."""
+    """Of the always kept all; of the drawn, where no parent has decided against, what `trace_sample` asks."""
+    if call.reason not in DRAWN:
+        return True
+    if call.parent is not None and not call.parent.sampled:
+        return False
     share = runtime.settings.trace_sample
-    if call.reason not in DRAWN or share is None or share >= rate:
+    if share is None or share >= rate:
         return True
     return runtime.random() * rate < share

@@ -84,6 +84,36 @@ def test_a_sampled_parent_is_honoured_whatever_the_rate() -> None:
     assert [record.sampling_reason for record in runtime.log.records] == ["trace"]
 
 
+def test_a_parent_that_is_not_sampled_is_honoured_but_for_errors() -> None:
+    passed_on = []
+
+    @mlobs.observe(model="below")
+    def below(request: dict) -> None:
+        passed_on.append(trace.get_current_span().get_span_context())
+        if request.get("bad"):
+            raise KeyError("bad")
+
+    exporter = InMemorySpanExporter()
+    with installed(traced(exporter)) as runtime:
+        token = INCOMING.set(PARENT._replace(sampled=False))
+        try:
+            below({})
+            with pytest.raises(KeyError):
+                below({"bad": True})
+        finally:
+            INCOMING.reset(token)
+        assert runtime.flush(5.0)
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes["mlobs.outcome"] == "error"
+    assert span.context.trace_flags.sampled
+    assert [f"{each.trace_id:032x}" for each in passed_on] == [PARENT.trace_id] * 2
+    assert not any(each.trace_flags.sampled for each in passed_on)
+    assert isinstance(runtime.log, MemoryLog)
+    reasons = [(record.sampling_reason, record.trace_id) for record in runtime.log.records]
+    assert reasons == [("rate", PARENT.trace_id), ("error", PARENT.trace_id)]
+
+
 def test_what_a_kept_call_calls_continues_its_trace() -> None:
     seen = []
 
