@@ -2,7 +2,8 @@
 
 A label whose prediction is not in the log is one of two: its id hashes out at the rate that was in force
 (it was never kept, and that is fine), or it is unknown (lost, expired, erased, or an id that nobody gave).
-Where calls are drawn by their entity a label, which has no entity, cannot be told apart so: it is `untold`.
+Where calls are drawn by their entity, or by chance because they had no id of their own when they began, a
+label cannot be told apart so: it is `untold`.
 The rate is told by the records themselves: one over the weight of those kept by rate; of several rates the
 greatest counts, so that no label is called unsampled that could have been kept. Pure.
 """
@@ -16,7 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlobs.records import BY_ENTITY, DRAWN, draw_of
+from mlobs.records import BY_ENTITY, BY_RATE, DRAWN, draw_of
+
+_LOOKED_AT = 1000
+"""Drawn records that tell how they were drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Truth:
     unknown: int
     """Labels of ids that should be there and are not."""
     untold: int = 0
-    """Labels without a prediction where some were drawn by entity: unsampled or unknown."""
+    """Labels without a prediction where some were drawn by entity or by chance: unsampled or unknown."""
 
 
 def join_truth(records: pa.Table, labels: pa.Table) -> Truth:
@@ -45,11 +49,10 @@ def join_truth(records: pa.Table, labels: pa.Table) -> Truth:
     latest = _latest(labels)
     known = records.column("prediction_id")
     outside = latest.filter(pc.invert(pc.is_in(latest.column("prediction_id"), known.combine_chunks())))
-    if pc.any(pc.equal(records.column("sampling_reason"), BY_ENTITY)).as_py():
+    rate, untold = greatest_rate(records), 0
+    limit = round(rate * 2**32)
+    if _not_by_id(records, rate, limit):
         untold, outside = len(outside), outside.slice(0, 0)
-    else:
-        untold = 0
-    limit = round(greatest_rate(records) * 2**32)
     out = sum(
         draw_of(each) >= limit for each in outside.column("prediction_id").to_pylist() if each is not None
     )
@@ -68,6 +71,18 @@ def greatest_rate(records: pa.Table) -> float:
     drawn = records.filter(pc.is_in(records.column("sampling_reason"), pa.array(DRAWN)))
     least = pc.min(drawn.column("weight")).as_py()
     return 1.0 if not least or least < 1 else 1.0 / float(least)
+
+
+def _not_by_id(records: pa.Table, rate: float, limit: int) -> bool:
+    """The draw was by entity, or by chance: then most of the drawn records have an id that hashes out."""
+    reasons = records.column("sampling_reason")
+    if pc.any(pc.equal(reasons, BY_ENTITY)).as_py():
+        return True
+    drawn = (
+        records.filter(pc.equal(reasons, BY_RATE)).column("prediction_id").slice(0, _LOOKED_AT).to_pylist()
+    )
+    out = sum(draw_of(each) >= limit for each in drawn if each is not None)
+    return out > len(drawn) * (1 - rate) / 2
 
 
 def maturity(records: pa.Table, truth: Truth, now: float, edges: Sequence[float]) -> list[float | None]:

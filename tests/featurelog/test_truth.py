@@ -72,6 +72,24 @@ def test_labels_that_find_no_record_are_untold_where_some_were_drawn_by_entity(t
     assert greatest_rate(records) == 0.1
 
 
+def test_labels_that_find_no_record_are_untold_where_calls_without_an_id_were_drawn_by_chance(
+    tmp_path: Path,
+) -> None:
+    rng = random.Random(5)
+    ids = [f"{rng.getrandbits(128):032x}" for _ in range(2000)]
+    kept = [each for each in ids if rng.random() < 0.1]
+    records, labels = logged(
+        tmp_path,
+        [
+            *(record(n, prediction_id=each, weight=10.0) for n, each in enumerate(kept)),
+            *(label(n, 1, prediction_id=each) for n, each in enumerate(ids)),
+        ],
+    )
+    truth = join_truth(records, labels)
+    assert len(truth.joined) == len(kept)
+    assert (truth.unsampled, truth.unknown, truth.untold) == (0, 0, 2000 - len(kept))
+
+
 def test_maturity_is_the_share_of_labelled_records_by_age(tmp_path: Path) -> None:
     records, labels = logged(
         tmp_path,
