@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,7 +103,7 @@ def ack(
 def resolve(
     which: Which, config: ConfigOption = Path("mlobs.yaml"), by: ByOption = "", as_json: JsonOption = False
 ) -> None:
-    """Resolve an incident by hand. What still fires opens a new one at the next evaluation.
+    """Resolve an incident by hand. What goes on firing is left alone for an hour.
 
     Example: mlobs incidents resolve 3f2a9c0d1b7e --by ada
     """
@@ -210,7 +211,8 @@ def _print_rows(rows: tuple[IncidentRow, ...]) -> None:
     for one in rows:
         since = datetime.fromtimestamp(one.since, UTC).strftime("%Y-%m-%d %H:%M UTC")
         table.add_row(one.id, one.state, one.severity, since, Text(one.title))
-    Console(highlight=False, markup=False).print(table)
+    # a pipe has no width: a script wants a line an incident
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240).print(table)
 
 
 def _print_story(story: IncidentStory) -> None:

@@ -186,7 +186,12 @@ def _ours(options: AlertmanagerSettings, url: str) -> dict[str, Any]:
     token = options.token
     if token is None or token.file is None:
         raise ConfigError(
-            Problem("notify.alertmanager.token_file", "a file", "none", "Alertmanager shows its token to us")
+            Problem(
+                "notify.alertmanager.token_file",
+                "a file",
+                "none",
+                "name the file of the bearer token by which mlobs knows Alertmanager",
+            )
         )
     hook["http_config"] = {
         "authorization": {"type": "Bearer", "credentials_file": token.file},

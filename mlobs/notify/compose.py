@@ -296,12 +296,17 @@ def _features(incident: Incident, parts: PageParts) -> tuple[FeatureFinding, ...
     named = {one.feature for one in parts.features}
     own = [
         FeatureFinding(
-            one.alert.feature, cause=one.alert.summary, segment=one.alert.segment, since=one.alert.since
+            one.alert.feature, cause=_said_of(one.alert), segment=one.alert.segment, since=one.alert.since
         )
         for one in incident.alerts
         if one.alert.feature and one.alert.feature not in named
     ]
     return PageParts(features=parts.features).join(PageParts(features=tuple(own))).features
+
+
+def _said_of(alert: Alert) -> str:
+    """The alert's summary without the model and the feature, which stand before it anyway."""
+    return alert.summary.removeprefix(f"{alert.model}: ").removeprefix(f"{alert.feature} ")
 
 
 def _segments(incident: Incident, parts: PageParts) -> tuple[SegmentHit, ...]:

@@ -124,10 +124,12 @@ class Service:
         self.store.close()
 
     def _evaluate(self, now: float) -> list[Alert] | None:
-        alerts = self.slo.tick(now)
         if self.reconciler is None:
-            return alerts
-        self.reconciler.tick(now)  # Alertmanager brings the alerts; this finds what was lost on the way
+            return self.slo.tick(now)
+        try:
+            self.slo.tick(now)
+        finally:  # whatever hinders the status, what was lost on the way from Alertmanager is looked for
+            self.reconciler.tick(now)
         return None
 
     def _page(self, alerts: list[Alert] | None, events: Sequence[TimelineEvent], now: float) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.markup import escape
@@ -110,7 +109,7 @@ def _target(settings: Settings, target: str, fetch: Fetcher) -> Iterator[Finding
     try:
         text = fetch(target).decode("utf-8", "replace")
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    except (httpx.HTTPError, ValueError) as problem:
+    except (OSError, ValueError) as problem:
         why = f"{type(problem).__name__}: {problem}"[:200]
         yield Finding(check, BROKEN, f"{why}; does the service run, and serve its metrics there?")
         return

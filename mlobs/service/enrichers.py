@@ -25,6 +25,8 @@ CALLS = 20_000
 """Newest kept calls that are looked at, on either side of the onset."""
 USUAL = 5_000
 """Newest kept calls from before a drift."""
+SHOWN = 3600.0
+"""Seconds that a link's time range spans at least."""
 BEFORE = 86400.0
 """Seconds before the onset that tell what is usual, at least."""
 
@@ -140,6 +142,7 @@ def links(settings: Settings) -> Callable[[Incident], PageParts]:
             return PageParts()
         page = "drift" if DATA & set(incident.causes) else ""
         onset = _onset(settings, incident) if page else burning_since(incident)
+        onset = min(onset, incident.changed_at - SHOWN)  # a span of nothing shows nothing
         query = urlencode({"from": f"{onset:.0f}", "to": f"{incident.changed_at:.0f}"})
         return PageParts(dashboard=f"{settings.public_url.rstrip('/')}/{page}?{query}")
 

@@ -75,8 +75,13 @@ class Fetcher:
         self._client = httpx.Client(timeout=FETCH_SECONDS, headers={"Accept": ACCEPT}, follow_redirects=False)
 
     def __call__(self, url: str) -> bytes:
-        """Raises httpx.HTTPError or ValueError: a failed scrape, whatever the reason."""
-        here = httpx.URL(url)
+        """Raises OSError where nobody answers and ValueError for an answer that is none."""
+        try:
+            return self._get(httpx.URL(url))
+        except httpx.HTTPError as problem:  # none of the standard library's: our readers know OSError
+            raise ConnectionError(f"{type(problem).__name__}: {problem}") from None
+
+    def _get(self, here: httpx.URL) -> bytes:
         for _ in range(1 + REDIRECTS):
             with self._client.stream("GET", here) as answer:
                 if answer.next_request is None:

@@ -11,8 +11,9 @@ import pytest
 
 from mlobs.notify.incident import Incident, Tracked
 from mlobs.records import Alert
-from mlobs.service.enrichers import burning_since
+from mlobs.service.enrichers import burning_since, links
 from mlobs.service.evidence import Calls, calls_of, serving_parts, slowest_stage, weighted_quantile
+from mlobs.settings import Settings
 
 STAGES = pa.struct([("feature_read", pa.float64()), ("inference", pa.float64())])
 
@@ -97,3 +98,9 @@ def test_an_onset_that_is_known_is_where_the_evidence_begins() -> None:
 
 def test_a_burn_that_does_not_say_its_window_is_looked_back_an_hour() -> None:
     assert burning_since(incident(1000.0, 1012.0, None, None)) == 1012.0 - 3600.0
+
+
+def test_the_link_of_a_page_as_young_as_its_alert_spans_an_hour_at_least() -> None:
+    young = incident(9000.0, 9000.0, 60.0, 5.0)
+    found = links(Settings("s", public_url="http://127.0.0.1:1/"))(young)
+    assert found.dashboard == "http://127.0.0.1:1/?from=5400&to=9000"
