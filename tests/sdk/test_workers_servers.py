@@ -100,7 +100,10 @@ def serving(
         print(said.read_text())
 
 
-GUNICORN = ("gunicorn", "-b", "127.0.0.1:{port}", "--threads", "2", "tests.sdk.worker_app:wsgi", "-w")
+GUNICORN = (
+    "gunicorn", "-b", "127.0.0.1:{port}", "--no-control-socket", "--threads", "2",
+    "tests.sdk.worker_app:wsgi", "-w",
+)  # fmt: skip
 UVICORN = ("uvicorn", "--port", "{port}", "tests.sdk.worker_app:asgi", "--workers")
 SERVERS = pytest.mark.parametrize(
     "command",
