@@ -52,16 +52,18 @@ def canary(
 
     Scrapes the targets every 10 s until the verdict is promote or rollback; with --listen it stays.
 
-    Example: mlobs slo canary --model fraud --baseline v1 --candidate v2 --target http://10.0.0.5:8000/metrics
+    Example: mlobs slo canary --blocks blocks.jsonl
     """
     rules = Rules()
     if blocks is not None:
         found = _replay(blocks, rules)
     else:
-        if not (model and baseline and candidate and target):
+        given = {"--model": model, "--baseline": baseline, "--candidate": candidate, "--target": target}
+        missing = [option for option, value in given.items() if not value]
+        if missing or target is None:
             raise UsageError.of(
                 "mlobs slo canary", "--blocks FILE, or --model, --baseline, --candidate and --target",
-                "none of it whole", "see mlobs slo canary --help",
+                f"no {', '.join(missing)}", "see mlobs slo canary --help",
             )  # fmt: skip
         watch = Watch(Feed(model, candidate, baseline), rules)
         found = _watch(watch, target, listen, webhook, _seconds(deadline))
@@ -155,6 +157,8 @@ def _say(watch: Watch, found: Verdict) -> None:
 def serve(watch: Watch, listen: str) -> ThreadingHTTPServer:
     """The verdict over HTTP: /verdict (JSON), /metrics, /gate/promote and /gate/rollback (200 or 403)."""
     host, _, port = listen.rpartition(":")
+    if not (port.isascii() and port.isdigit()):
+        raise UsageError.of("--listen", "HOST:PORT", listen[:80], "write 127.0.0.1:9500")
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

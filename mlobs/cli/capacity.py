@@ -44,7 +44,7 @@ def capacity(
 ) -> None:
     """Say how many cores and replicas the peak takes, with queueing and headroom.
 
-    Example: mlobs slo capacity --rate 5000 --service 40ms --cores 8 --headroom 0.3
+    Example: mlobs slo capacity --rate 5000 --service 40ms --cores 8
     """
     limit, share, found_model, found_name = _objective(file, model)
     model, name = model or found_model, name or found_name or "model"
@@ -57,7 +57,9 @@ def capacity(
     elif metrics:
         mean, spread = measured(_text(metrics), model, metrics)
     else:
-        raise UsageError.of("mlobs slo capacity", "--service or --metrics", "neither", "--service 40ms")
+        raise UsageError.of(
+            "mlobs slo capacity", "--service or --metrics", "neither", "write for example --service 40ms"
+        )
     if kubernetes and not model:
         raise UsageError.of("--model", "the model whose load scales", "none", "name it, or give FILE")
     demand = Demand(rate, mean, spread if cv is None else cv, limit, share, cores, headroom)
@@ -87,7 +89,7 @@ def sentences(demand: Demand, found: Plan) -> list[str]:
         lines.append(f"{found.queueing} replicas are stable (no threshold given: their queue may be long)")
     else:
         lines.append(
-            f"{found.queueing} replicas keep {demand.objective:.4%} of requests within "
+            f"{found.queueing} replicas keep {demand.objective * 100:g}% of requests within "
             f"{demand.threshold * 1000:g} ms, queueing counted"
         )
     late = "" if found.slow is None else f", {found.slow:.4%} of requests beyond the threshold"

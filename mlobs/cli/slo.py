@@ -82,6 +82,7 @@ def test(
                 str(directory), "*.rules.test.yaml", "none", "run `mlobs slo rules slo.yaml -o DIR` first"
             )
         )
+    typer.echo(f"promtool tests {len(files)} file{'s'[: len(files) > 1]}; it may take a minute", err=True)
     done = subprocess.run([tool, "test", "rules", *map(str, files)], check=False)  # noqa: S603 - our own files
     raise typer.Exit(EXIT_FINDING if done.returncode else EXIT_FINE)
 
@@ -206,13 +207,15 @@ def _show(statuses: list[SloStatus]) -> None:
 
 def _ask(settings: Settings, file: Path, url: str) -> None:
     """Raise ConfigError where the server lacks what the objectives need."""
+    import time
+
     from mlobs.slo.evaluate import plan
     from mlobs.slo.prometheus import live_problems, retention_problems
 
-    asked, problems = server(url), []
+    asked, problems = server(url, "--live"), []
     plans = [plan(objective, settings) for objective in settings.slo.objectives]
     for number, each in enumerate(plans):
-        problems += live_problems(each, asked, f"{file}: slo.objectives[{number}] ({each.name})")
+        problems += live_problems(each, asked, f"{file}: slo.objectives[{number}] ({each.name})", time.time())
     problems += retention_problems(asked, max(each.period for each in plans), url)
     if problems:
         raise ConfigError(*problems)

@@ -49,14 +49,12 @@ def refuse(settings: Settings, file: Path) -> None:
         raise ConfigError(*problems)
 
 
-def server(url: str) -> Prometheus:
-    """A Prometheus at `url`. Raises UsageError for what is no URL."""
+def server(url: str, option: str = "--prometheus") -> Prometheus:
+    """A Prometheus at `url`, as `option` gave it. Raises UsageError for what is no URL."""
     from mlobs.slo.prometheus import Prometheus as Server
 
     if not url.startswith(("http://", "https://")):
-        raise UsageError(
-            Problem("--prometheus", "an http or https URL", url[:80], "write http://127.0.0.1:9090")
-        )
+        raise UsageError(Problem(option, "an http or https URL", url[:80], "write http://127.0.0.1:9090"))
     return Server(url, http_get)
 
 

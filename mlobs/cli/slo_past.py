@@ -40,7 +40,7 @@ def explain(
 
     Exit 0; 1 where it burns or is spent; 3 where nothing has been evaluated.
 
-    Example: mlobs slo explain fraud-available -c mlobs.yaml
+    Example: mlobs slo explain -c mlobs.yaml
     """
     from mlobs.slo import read
     from mlobs.slo.explain import explain as words
@@ -91,7 +91,7 @@ def backtest(
     Exit 0; 1 above --max-pages or where a known incident was missed; 2 where FILE is refused; 3 without a
     past.
 
-    Example: mlobs slo backtest slo.yaml --prometheus http://127.0.0.1:9090 --days 30 --max-pages 1
+    Example: mlobs slo backtest slo.yaml --prometheus http://localhost:9090
     """
     from mlobs.slo.backtest import backtest as replay
     from mlobs.slo.evaluate import plan
@@ -106,14 +106,17 @@ def backtest(
     found: list[Backtest] = []
     for each in plans:
         past = source(each)
+        if past is None and prometheus:
+            continue  # told already
         if past is None or not len(past.times) or past.total[-1] <= past.total[0]:
             typer.echo(f"warning: {each.name}: nothing was counted by this definition in that time", err=True)
             continue
         found.append(replay(each, past, known))
     if not found:
-        raise NothingJudgedError(
-            Problem(str(file), "counted events in the past", "none", "take another source or a longer time")
-        )
+        remedy = "let `mlobs serve` count for a while, or take --prometheus URL"
+        if prometheus:
+            remedy = f"ask `mlobs slo validate {file} --live {prometheus}` what is missing"
+        raise NothingJudgedError(Problem(str(file), "counted events in the past", "none", remedy))
     if as_json:
         rows = [
             dataclasses.asdict(each)
@@ -144,11 +147,11 @@ def backfill(
 
     Exit 0; 2 where FILE is refused; 3 where the server does not answer.
 
-    Example: mlobs slo backfill slo.yaml --prometheus http://127.0.0.1:9090 -o backfill --blocks
+    Example: mlobs slo backfill slo.yaml --prometheus http://localhost:9090 -o past
     """
     import time
 
-    from rich.progress import track
+    from rich.progress import Progress
 
     from mlobs.slo.backfill import backfill as pieces
     from mlobs.slo.backfill import days as count
@@ -160,12 +163,18 @@ def backfill(
     start = until - days * 86400.0
     plans = [plan(objective, settings) for objective in settings.slo.objectives]
     output.mkdir(parents=True, exist_ok=True)
-    steps = pieces(settings, plans, server(prometheus), start, until)
-    for piece in track(steps, "writing days", total=count(start, until), console=_stderr()):
-        path = output / f"{int(piece.start)}.om"
-        path.write_text(piece.text, encoding="utf-8")
-        if blocks:
-            _blocks(path, output / "blocks")
+    console, whole = _stderr(), count(start, until)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        asking = progress.add_task("asking for days", total=whole * len(plans))
+        writing = progress.add_task("writing days", total=whole)
+        for piece in pieces(
+            settings, plans, server(prometheus), start, until, lambda: progress.advance(asking)
+        ):
+            path = output / f"{int(piece.start)}.om"
+            path.write_text(piece.text, encoding="utf-8")
+            if blocks:
+                _blocks(path, output / "blocks")
+            progress.advance(writing)
     where = f"{output / 'blocks'}: move them into the server's data folder" if blocks else str(output)
     typer.echo(f"wrote {count(start, until)} days to {where}")
 
@@ -193,17 +202,24 @@ def _from_prometheus(
 
     from rich.progress import Progress
 
-    from mlobs.slo.prometheus import past_of
+    from mlobs.slo.prometheus import past_of, step_of
 
     until = time.time() if end is None else end
-    step = 60.0
+    console, asked = _stderr(), server(url)
 
-    def past(each: Plan) -> Past:
-        with Progress(console=_stderr(), transient=True) as progress:
+    def past(each: Plan) -> Past | None:
+        try:
+            step = step_of(each, asked, until - days * 86400.0, until, settings.slo.slice)
+        except UnavailableError as problem:
+            if problem.problems[0].where != f"the past of {each.name}":
+                raise
+            typer.echo(f"warning: {problem}", err=True)
+            return None  # scrapes are too far apart for this objective
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task(each.name, total=days)
             start = (until - days * 86400.0) // step * step
             return past_of(
-                each, server(url), start, until // step * step, step, settings.slo.slice,
+                each, asked, start, until // step * step, step, settings.slo.slice,
                 lambda: progress.advance(task),
             )  # fmt: skip
 

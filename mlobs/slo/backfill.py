@@ -6,7 +6,7 @@ are asked for day by day and the ratios are worked out here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +32,21 @@ class Piece:
 
 
 def backfill(
-    settings: Settings, plans: list[Plan], server: Prometheus, start: float, end: float
+    settings: Settings,
+    plans: list[Plan],
+    server: Prometheus,
+    start: float,
+    end: float,
+    progress: Callable[[], None] = lambda: None,
 ) -> Iterator[Piece]:
-    """One OpenMetrics text a day, oldest first: counts of 5 minutes and an hour, and every window's ratio."""
+    """One OpenMetrics text a day, oldest first: counts of 5 minutes and an hour, and every window's ratio.
+
+    `progress` is called after each day that was asked for, of each objective."""
     start, end = start // STEP * STEP, end // STEP * STEP
     labels = labels_of(settings, plans)
-    pasts = {each.name: past_of(each, server, start, end, STEP, settings.slo.slice) for each in plans}
+    pasts = {
+        each.name: past_of(each, server, start, end, STEP, settings.slo.slice, progress) for each in plans
+    }
     for day_start, day_end in pieces(start, end):
         families: dict[str, list[str]] = {}
         for each in plans:

@@ -69,7 +69,11 @@ def block_of(line: str, where: str) -> Block:
         if flips > pairs:
             raise ValueError("more flips than pairs")
         return Block(start, end, _arm(given["candidate"]), _arm(given["baseline"]), pairs, flips)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+    except KeyError as problem:
+        raise UnreadableError.of(
+            where, "a block as JSON (see docs/canary.md)", f"no {problem.args[0]!r}", "mend the line"
+        ) from None
+    except (ValueError, TypeError, AttributeError, RecursionError) as problem:
         raise UnreadableError.of(
             where, "a block as JSON (see docs/canary.md)", shown(str(problem)), "mend the line"
         ) from None

@@ -102,7 +102,7 @@ def _fewest(demand: Demand, bare: int) -> int:
     """The fewest replicas that are stable and keep the objective; found by doubling, then halving."""
     if demand.threshold is not None and own_slow(demand) > 1.0 - demand.objective:
         raise UsageError.of(
-            "--threshold", f"one that {demand.objective:.4%} of requests can keep without any queue",
+            "--threshold", f"one that {demand.objective * 100:g}% of requests can keep without any queue",
             f"{demand.threshold:g} s, while {own_slow(demand):.3%} of requests work longer than that",
             "make the request faster, or the threshold longer",
         )  # fmt: skip

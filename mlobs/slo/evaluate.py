@@ -70,6 +70,11 @@ class Plan:
         return tuple(sorted({*window_lengths(self.tiers), *self.gates.absolute_windows, *judging}))
 
     @property
+    def shortest(self) -> float:
+        """Seconds of the shortest raw window that its rules read: a slice's, or five minutes."""
+        return 60.0 if self.indicator.sliced else MEMBER_WINDOW
+
+    @property
     def judging(self) -> float | None:
         """Seconds within which at least half of the slices must have been judged; None: all are, always."""
         return self.gates.absent_after if self.indicator.unjudged else None

@@ -4,7 +4,7 @@ injected."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -19,6 +19,11 @@ from mlobs.slo.replay import Floats, Past, slices_of
 Get = Callable[[str], bytes]
 """Body of a URL; an OSError for anything else."""
 DAY = 86400.0
+STEPS = (60.0, 300.0)
+"""Lengths of a step of the past, seconds: the shortest that holds two samples is taken."""
+_LOOK = 600.0
+_TWO = 1.9
+"""So many spacings hold two samples, whatever the jitter of a scrape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,15 @@ class Prometheus:
         rows = data["result"][0]["values"] if data["result"] else []
         return np.array([float(t) for t, _ in rows]), np.array([float(value) for _, value in rows])
 
+    def spacing(self, selectors: Iterable[str], start: float, end: float) -> float | None:
+        """Seconds between two samples of the densest series that match, in the densest of twenty stretches of
+        ten minutes from `start` to `end`; None where no stretch holds two."""
+        step, most = max(_LOOK, (end - start) / 20), 0.0
+        for selector in selectors:
+            counted = self.range(f"max(count_over_time({selector}[{_LOOK:.0f}s]))", start, end, step)[1]
+            most = max(most, float(counted.max(initial=0.0)))
+        return _LOOK / most if most > 1 else None
+
     def has(self, selector: str) -> bool:
         """Whether any series matches now."""
         return bool(self.api("query", query=f"count({selector})")["result"])
@@ -62,6 +76,34 @@ def pieces(start: float, end: float) -> Iterator[tuple[float, float]]:
     while start < end:
         yield start, min(start + DAY, end)
         start += DAY
+
+
+def step_of(plan: Plan, server: Prometheus, start: float, end: float, slice_s: float) -> float:
+    """Seconds of a step that holds two samples of what the objective counts; a minute where nothing is known.
+
+    Raises UnavailableError where scrapes are too far apart for it, or for its slices.
+    """
+    raw = plan.indicator.gauge is None and plan.indicator.queries is None
+    selectors = [term.selector.promql() for term in plan.indicator.total] if raw else []
+    apart = server.spacing(selectors, start, end)
+    steps = (slice_s,) if plan.indicator.sliced else STEPS
+    if apart is None:
+        return steps[0]
+    found = next((step for step in steps if step >= _TWO * apart), None)
+    if found is None:
+        raise UnavailableError(_too_far_apart(plan, apart, steps[-1], f"the past of {plan.name}"))
+    return found
+
+
+def _too_far_apart(plan: Plan, apart: float, step: float, where: str) -> Problem:
+    what = "slice" if plan.indicator.sliced else "window"
+    remedy = f"scrape every {promql.window(step / 2)}"
+    return Problem(
+        where,
+        f"two samples in a {what} of {promql.window(step)}",
+        f"a sample every {apart:.0f} s",
+        f"{remedy}, or set a longer `slo.slice`" if plan.indicator.sliced else remedy,
+    )
 
 
 def past_of(
@@ -96,11 +138,27 @@ def _queries(plan: Plan, step: float) -> tuple[str, str]:
     return promql.increases(indicator.bad, step), promql.increases(indicator.total, step)
 
 
-def live_problems(plan: Plan, server: Prometheus, where: str) -> list[Problem]:
-    """Series and buckets that the objective needs and the server does not have."""
-    found = []
+def live_problems(plan: Plan, server: Prometheus, where: str, now: float) -> list[Problem]:
+    """Series and buckets that the objective needs and the server does not have, and scrapes too far apart."""
+    counted = plan.indicator.total
+    missing = [
+        metric
+        for metric in dict.fromkeys(selector.metric for selector in plan.indicator.selectors)
+        if not server.has(metric)
+    ]
+    # Said once, however many of its series are wanted.
+    found = [
+        Problem(where, f"the metric {metric}", "none of it", "check the name and the targets")
+        for metric in missing
+    ]
+    whole = all(server.has(term.selector.promql()) for term in counted)
+    if whole and counted:
+        selectors = [term.selector.promql() for term in counted]
+        apart, least = server.spacing(selectors, now - _LOOK, now), plan.shortest
+        if apart is not None and least < _TWO * apart:
+            found.append(_too_far_apart(plan, apart, least, where))
     for selector in dict.fromkeys(plan.indicator.selectors):
-        if server.has(selector.promql()):
+        if selector.metric in missing or server.has(selector.promql()):
             continue
         edges = [matcher for matcher in selector.matchers if matcher.label == "le"]
         rest = type(selector)(selector.metric, tuple(m for m in selector.matchers if m.label != "le"))
@@ -111,8 +169,8 @@ def live_problems(plan: Plan, server: Prometheus, where: str) -> list[Problem]:
                 Problem(where, f"a bucket edge at the threshold ({edges[0].value})", f"edges {spelled}",
                         "add the threshold to `buckets`, or take an edge as the threshold")
             )  # fmt: skip
-        elif any(m.label == "outcome" and m.op == "=" for m in selector.matchers):
-            continue  # nothing has failed yet
+        elif whole and counted and not edges:
+            continue  # nothing has failed, or was left unjudged, yet
         else:
             got = f"none for {selector.promql()}"
             found.append(Problem(where, "series that exist", got, "check names, labels and targets"))

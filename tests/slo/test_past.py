@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from mlobs.cli.slo import app
-from mlobs.errors import ConfigError, NothingJudgedError
+from mlobs.errors import ConfigError, NothingJudgedError, UnavailableError
 from mlobs.slo.backtest import backtest
 from mlobs.slo.burn import Count
 from mlobs.slo.burn import firing as firing_now
 from mlobs.slo.evaluate import plan
+from mlobs.slo.prometheus import Prometheus, step_of
 from mlobs.slo.replay import Past, firing, slices_of
 from tests import servers
 from tests.slo.test_engine import outage, steady
@@ -206,7 +207,7 @@ def test_validate_live_knows_missing_series_edges_and_a_short_retention(promethe
     done = run("validate", tmp_path / "mlobs.yaml", "--live", server.url)
     assert isinstance(done.exception, ConfigError)
     said = str(done.exception)
-    assert "series that exist" in said
+    assert said.count("the metric mlobs_request_duration_seconds_count, got none of it") == 1
     assert "a retention of 30d or more, got 15d" in said
 
 
@@ -222,3 +223,28 @@ def test_slices_of_a_past_are_judged_as_the_engine_judges_them() -> None:
     first = times[np.flatnonzero(found["page"])[0]]
     assert 8 * 60 <= first - 3600 <= 10 * 60
     assert dataclasses.is_dataclass(past)
+
+
+def scraped_every(seconds: float) -> Prometheus:
+    """A Prometheus that has so many samples in ten minutes of any series."""
+
+    def get(url: str) -> bytes:
+        assert "count_over_time" in url
+        rows = [{"metric": {}, "values": [[START, "0"], [START + 600, f"{600 // seconds:g}"]]}]
+        return json.dumps({"status": "success", "data": {"result": rows}}).encode()
+
+    return Prometheus("http://p", get)
+
+
+@pytest.mark.parametrize(("seconds", "step"), [(15, 60), (30, 60), (60, 300), (120, 300)])
+def test_a_step_of_the_past_holds_two_samples_however_seldom_is_scraped(seconds: float, step: float) -> None:
+    """Prometheus scrapes once a minute unless told otherwise: a minute has one sample, and no increase."""
+    assert step_of(UP, scraped_every(seconds), START, START + DAY, 60.0) == step
+
+
+def test_slices_shorter_than_two_scrapes_are_told_and_not_read_as_nothing() -> None:
+    each = objective("p99", "p99", "0.99")
+    planned = plan(each, settings(each))
+    with pytest.raises(UnavailableError, match=r"a sample every 60 s; scrape every 30s, or set a longer"):
+        step_of(planned, scraped_every(60), START, START + DAY, 60.0)
+    assert step_of(planned, scraped_every(60), START, START + DAY, 300.0) == 300.0
