@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from mlobs.config import parse_settings
+from mlobs.drift.mlref import save_reference
+from mlobs.drift.reference import Slicing, build_reference
+from mlobs.featurelog.kafka import Address
+from mlobs.featurelog.ship import Shipper
 from mlobs.notify import amconfig
 from mlobs.service.listening import Fetcher
+from tests.drift.traffic import reference_table
 from tests.featurelog.test_faults import as_root, fill, mounted
 from tests.notify.stubs import Stub, receiver, serving
 from tests.notify.test_alertmanager import RESEND, quick, sending_to
 from tests.servers import eventually, free_port, http
+from tests.service.test_examples import logged
 from tests.service.test_serve_killed import Target
-from tests.service.test_trouble_table import COMMON, EVALUATION, START, Stand, healthy
+from tests.service.test_trouble_table import COMMON, CONSOLE, EVALUATION, START, Stand, healthy
 from tests.service.test_two_serves import start
 
 
@@ -133,3 +139,40 @@ notify:
         assert len(beats.requests) <= heard + 1  # one may have been on its way
     target.server.shutdown()
     target.server.server_close()
+
+
+def test_a_kafka_that_falls_silent_is_paged(tmp_path: Path, kafka: str):
+    """Calls go through a real broker, window by window, and then none comes."""
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    admin = AdminClient({"bootstrap.servers": kafka})
+    admin.create_topics([NewTopic("calls", 1)])["calls"].result(10)
+    reference = build_reference(reference_table(), "ref", slicing=Slicing(day="day"))
+    save_reference(reference, tmp_path / "m.mlref")
+    objective = "{name: drift, model: fraud, sli: drift, objective: 95%, severity: page}"
+    yaml = COMMON.replace("./featurelog", f"kafka://{kafka}/calls").replace(
+        "[{name: fraud}]", "[{name: fraud, reference: m.mlref}]"
+    )
+    stand = Stand(tmp_path, f"{yaml}slo: {{objectives: [{objective}]}}\n{CONSOLE}", healthy)
+    arrived = 0
+
+    def read_until(rows: int) -> bool:
+        nonlocal arrived
+        stand.now += 0.01
+        arrived += stand.service.tick(stand.now)["records"] or 0
+        return arrived >= rows
+
+    for window in range(6):
+        logged(tmp_path, window, celsius=False)
+        with Shipper(tmp_path / "featurelog", Address(kafka, "calls", "mlobs"), {}) as ship:
+            assert ship.ship() == 40
+        stand.now = START + 300 * window + 301
+        eventually(lambda rows=40 * (window + 1): read_until(rows), "the calls come through", timeout=60)
+    silent = START + 1800
+    stand.run(300)
+    assert not [one for one in stand.told() if one[2] == "absent"]
+    stand.run(1200)
+    [(_, at, _)] = [one for one in stand.told() if one[2] == "absent"]
+    assert at <= silent + 2 * 300 + 2 * EVALUATION + 1  # its hold: two of three windows
+    stand.service.close()
+    stand.service.drift._source = None  # its consumer goes before the broker does
