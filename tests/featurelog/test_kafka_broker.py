@@ -20,8 +20,9 @@ from mlobs.featurelog.reader import LogReader
 from mlobs.featurelog.ship import Shipper, load_position
 from mlobs.featurelog.spool import list_segments
 from tests.featurelog.helpers import column, label, opened, record
+from tests.featurelog.kafkabroker import Broker
 from tests.featurelog.mockkafka import mock_cluster
-from tests.servers import Process, eventually, free_port, need
+from tests.servers import eventually
 
 pytestmark = [
     pytest.mark.server,
@@ -29,31 +30,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
 QUICK = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 100, "retry.backoff.ms": 20}
-
-
-class Broker:
-    """A broker that can be ended and started again on its port and data."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port, self.process = folder, free_port(), None
-        self.address = f"127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        options = f"start --only kafka --kafka-port {self.port} --data-dir".split()
-        self.process = Process([need("kafka"), *options, self.folder / "data"], self.folder)
-        self.process.logged(r"kafka\s+(127\.0\.0\.1:\d+)")
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        if self.process is not None:
-            self.process.kill(how)
-            self.process.popen.wait(20)
-            self.process = None
-
-    def topic(self, partitions: int) -> None:
-        from confluent_kafka.admin import AdminClient, NewTopic
-
-        admin = AdminClient({"bootstrap.servers": self.address})
-        admin.create_topics([NewTopic("calls", partitions)])["calls"].result(20)
 
 
 @pytest.fixture
