@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -168,20 +168,23 @@ class LogReader:
         """The newest `limit` records with event time in `[start, end]`, by time; `model` "" is all of them.
 
         The columns of `poll`. Segments and files are read from the newest backwards, and one whose span of
-        time is known and lies outside is not opened.
+        time is known and lies outside is not opened; nor is, once there are enough, what ended before all of
+        them. So the rows of several writers are the newest of all, not those of the last to have written.
         """
-        tables, rows = [table([], RECORD_COLUMNS, {})], 0
+        tables, times, floor = [table([], RECORD_COLUMNS, {})], np.zeros(0), [-math.inf]
         seen: set[str] = set()
-        for one in self._newest_first(start, end, model):
+        for one in self._newest_first(start, end, model, lambda: floor[0]):
             ids = one.column("event_id").to_pylist()
             fresh_rows = [each not in seen for each in ids]
             if not all(fresh_rows):
                 one = one.filter(pa.array(fresh_rows))
             seen.update(ids)
             tables.append(one)
-            rows += len(one)
-            if rows >= limit:
-                break
+            own = np.asarray(one.column("event_time").to_numpy(), dtype=float)
+            times = np.concatenate([times, np.where(np.isnan(own), -math.inf, own)])
+            if 0 < limit <= len(times):
+                times = np.partition(times, len(times) - limit)[-limit:]
+                floor[0] = float(times[0])
         found = combine(tables, RECORD_COLUMNS, {}).sort_by("event_time")
         return found.slice(max(0, len(found) - limit))
 
@@ -263,10 +266,17 @@ class LogReader:
 
     # -- looking back -------------------------------------------------------------------------------
 
-    def _newest_first(self, start: float, end: float, model: str) -> Iterable[pa.Table]:
-        """Tables of rows within the time range, of the newest segment or file first."""
+    def _newest_first(
+        self, start: float, end: float, model: str, floor: Callable[[], float] = lambda: -math.inf
+    ) -> Iterable[pa.Table]:
+        """Tables of rows within the time range, of the newest segment or file first; without those that ended
+        before `floor()`: a segment at the latest when it was last written to.
+        """
         for segment in sorted(self._segments(), key=_age):
-            if not _overlaps(self._spans.get(segment.name), start, end):
+            span = self._spans.get(segment.name)
+            if not _overlaps(span, start, end):
+                continue
+            if (_written(segment) if span is None else span[1]) < floor():
                 continue
             parts, span = _parts_within(segment, start, end, model)
             if segment.sealed and span is not None:
@@ -277,7 +287,7 @@ class LogReader:
             if (
                 file.model is None
                 or model not in ("", file.model)
-                or not _overlaps((file.start, file.end), start, end)
+                or not _overlaps((file.start, file.end), max(start, floor()), end)
             ):
                 continue
             try:
@@ -427,6 +437,11 @@ def _age(segment: Segment) -> float:
         return -segment.path.stat().st_mtime
     except OSError:
         return 0.0  # sealed or gone since it was listed
+
+
+def _written(segment: Segment) -> float:
+    """When the segment was last written to, seconds; infinity where that cannot be told any more."""
+    return -_age(segment) or math.inf
 
 
 def _overlaps(span: tuple[float, float] | None, start: float, end: float) -> bool:

@@ -120,3 +120,14 @@ def test_tail_of_a_model_that_is_not_there_says_so(folder: Path) -> None:
     assert "no record of model 'nix'" in found.stderr
     assert run("tail", str(folder), "--model", "fraud", "-n", "2").stdout.count("\n") == 2
     assert run("tail", str(folder), "-n", "0").output == ""
+
+
+def test_tail_shows_the_newest_of_all_writers(tmp_path: Path) -> None:
+    """Two processes' segments, their calls interleaved in time; the last file that was written is not all."""
+    writers = opened(tmp_path), opened(tmp_path)
+    for number in range(40):
+        writers[number % 2].offer(record(number, event_time=1e9 + number))
+    for log in writers:
+        assert log.close(5)
+    lines = run("tail", str(tmp_path), "-n", "6").stdout.splitlines()
+    assert [json.loads(line)["prediction_id"] for line in lines] == [f"p{n}" for n in range(34, 40)]
