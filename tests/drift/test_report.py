@@ -155,6 +155,30 @@ def test_categories_beyond_the_first_share_a_bar_and_new_ones_have_their_own() -
     assert bars.reference[-2] == pytest.approx(28 / 40)
 
 
+def test_values_below_the_training_range_keep_their_shape() -> None:
+    """Fahrenheit and Celsius: between zero and the least value of the reference there is but one bin."""
+    rng = np.random.default_rng(4)
+    before, after = rng.normal(60, 8, 5000), (rng.normal(60, 8, 5000) - 32) / 1.8
+    _, built, state = compared(pa.table({"x": before}), pa.table({"x": after}))
+    bars = bars_of(built.spec.columns["x"], built.state, state)
+    assert bars is not None
+    edges = np.linspace(bars.low, bars.high, BARS + 1)
+    expected = np.histogram(after, edges)[0] / 5000
+    assert np.abs(np.array(bars.current) - expected)[1:-1].max() < 0.01
+
+
+def test_new_categories_are_never_seen_before_where_the_reference_had_some_once() -> None:
+    reference = [f"id{at % 1500}" for at in range(2000)]
+    _, built, state = compared(
+        pa.table({"x": reference}), pa.table({"x": [f"new{at}" for at in range(2000)]})
+    )
+    bars = bars_of(built.spec.columns["x"], built.state, state)
+    assert bars is not None
+    assert bars.labels[-1] == "never seen before"
+    assert bars.current[-1] == pytest.approx(1.0)
+    assert sum(bars.reference) == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize(
     "current",
     [

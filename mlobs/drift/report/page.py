@@ -94,6 +94,8 @@ def _banner(comparison: Comparison) -> str:
     more = [f"{unjudged} not judged"] if unjudged and comparison.verdict == DRIFTED else []
     if comparison.extra:
         more.append(f"unknown to the reference: {plain(', '.join(comparison.extra))}")
+    if comparison.rows_detail:
+        more.insert(0, f"rows: {plain(comparison.rows_detail, 1000)}")
     rest = f'<p class="quiet">{"; ".join(more)}</p>' if more else ""
     return (
         f'<div class="banner {comparison.verdict}"><h1>{head}</h1>'
@@ -143,7 +145,7 @@ def _scores(column: ColumnReport) -> str:
 def _checks(checks: tuple[CheckResult, ...]) -> str:
     rows = "".join(
         f'<tr><td>{plain(one.check)}</td><td class="n">{one.share:.2%}</td>'
-        f'<td class="n">{"off" if one.off else f"{one.worst:.2%}"}</td>'
+        f'<td class="n">{_bound(one)}</td>'
         f"<td>{'<b>broken</b>' if one.failed else ''}</td></tr>"
         for one in checks
     )
@@ -152,6 +154,10 @@ def _checks(checks: tuple[CheckResult, ...]) -> str:
     numbers = "".join(f'<th class="n">{text}</th>' for text in ("rows failing", "worst reference day"))
     head = f"<tr><th>check</th>{numbers}<th></th></tr>"
     return f"<table>{head}{rows}</table>"
+
+
+def _bound(one: CheckResult) -> str:
+    return "off" if one.off else f"{'declared ' if one.declared else ''}{one.worst:.2%}"
 
 
 def _tag(column: ColumnReport) -> str:

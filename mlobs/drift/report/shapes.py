@@ -59,21 +59,19 @@ def _intervals(column: ColumnSpec, state: State) -> tuple[Floats, Floats, Floats
     assert column.grid is not None
     edges = column.grid.edges
     counts = weighted_cells(state, column.name, column.cells)
-    below, above = counts[0], counts[-1]
-    lows, highs, rows = [edges[:-1]], [edges[1:]], [counts[1:-1]]
+    lows, highs, rows = [edges[:-1]], [edges[1:]], []
     for key, weight in _outside(column, state):
         start, end = bits.lower_edge([key, key + 1])
-        if end <= edges[0] and below > 0:
-            below -= weight
-        elif start >= edges[-1] and above > 0:
-            above -= weight
-        else:
-            continue
-        lows, highs, rows = [*lows, np.array([start])], [*highs, np.array([end])], [*rows, np.array([weight])]
+        place = int(np.searchsorted(edges, start, side="right"))
+        taken = min(weight, counts[place])  # what is known more finely leaves its bin
+        if taken > 0:
+            counts[place] -= taken
+            lows, highs = [*lows, np.array([start])], [*highs, np.array([end])]
+            rows.append(np.array([taken]))
     # What lies beyond the outer edges and is not known any nearer stands at them.
     lows += [edges[:1], edges[-1:]]
     highs += [edges[:1], edges[-1:]]
-    rows += [np.array([max(below, 0.0)]), np.array([max(above, 0.0)])]
+    rows = [counts[1:-1], *rows, counts[:1], counts[-1:]]
     return np.concatenate(lows), np.concatenate(highs), np.concatenate(rows)
 
 
@@ -118,11 +116,12 @@ def _categories(column: ColumnSpec, reference: State, current: State) -> Bars | 
     shown = sorted(ranked)
     rows = [[float(share[cell]) for cell in shown] for share in shares]
     labels = [column.categories[cell] for cell in shown]
-    rest = [float(share[:-1].sum()) - sum(row) for share, row in zip(shares, rows, strict=True)]
+    first = column.first_unseen
+    rest = [float(share[:first].sum()) - sum(row) for share, row in zip(shares, rows, strict=True)]
     if max(rest) > 1e-12:
         labels.append(f"other ({named + len(column.known) - len(shown)} more)")
         rows = [[*row, max(extra, 0.0)] for row, extra in zip(rows, rest, strict=True)]
-    if max(share[-1] for share in shares) > 0:
+    if max(share[first:].sum() for share in shares) > 0:
         labels.append("never seen before")
-        rows = [[*row, float(share[-1])] for row, share in zip(rows, shares, strict=True)]
+        rows = [[*row, float(share[first:].sum())] for row, share in zip(rows, shares, strict=True)]
     return Bars(tuple(rows[0]), tuple(rows[1]), tuple(labels))
