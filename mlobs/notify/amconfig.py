@@ -124,7 +124,7 @@ def rules_document(settings: Settings) -> dict[str, Any]:
             "MlobsPagesPassedOn",
             f"increase({NOTIFY_PASSED_ON}[1h]) > 0",
             _OWN_LABELS,
-            "{{ $labels.channel }} did not take a page: others were told instead.",
+            "{{ $labels.channel }} did not take a page, or not in time.",
         ),
         _rule(
             "MlobsPagesLate",

@@ -26,7 +26,7 @@ def truth(folder: Path) -> list[str]:
 
 
 def page(folder: str, slack: str, hook: str, pager: str, seed: int, to_the_end: bool) -> None:
-    """Evaluate, commit, send, record, until killed, or until nothing waits (at most a minute)."""
+    """Evaluate, commit, send, record, until killed, or until nothing waits (at most five minutes)."""
     place = Path(folder)
     store = open_store(f"sqlite:///{place / 'state.db'}", [SCHEMA])
     store.hold()
@@ -44,7 +44,7 @@ def page(folder: str, slack: str, hook: str, pager: str, seed: int, to_the_end: 
     desk = Desk(
         settings, store, {one.name: one for one in channels}, rng=random.Random(seed), inline=bool(seed % 2)
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + (300 if to_the_end else 60)
     while time.monotonic() < deadline:
         now = time.time()
         alerts = [an_alert(model=model, at=SINCE) for model in truth(place)]
