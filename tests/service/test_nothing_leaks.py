@@ -66,7 +66,7 @@ notify:
     hook: {{webhook: {{url: "{hook}/in", allow_http: true, allow_private: true}}}}
     slack: {{slack: {{channel: "#oncall", base_url: "{slack}", token_file: {secret}}}}}
     duty:
-      pagerduty: {{base_url: "{duty}", routing_key_file: {secret}, allow_http: true, allow_private: true}}
+      pagerduty: {{base_url: "{duty}", routing_key_file: {secret}2, allow_http: true, allow_private: true}}
   routes: [{{to: [print, hook, slack, duty]}}]
 """
 
@@ -243,6 +243,7 @@ def paged(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> O
         for stub in (hook, slack.stub, duty.stub):
             stack.enter_context(serving(stub))
         (tmp_path / "secret").write_text("xoxb-right\n")
+        (tmp_path / "secret2").write_text("r" * 32 + "\n")
         text = SETTINGS.format(
             log=folder, hook=hook.url, slack=slack.stub.url, duty=duty.stub.url, secret=tmp_path / "secret"
         )
@@ -271,7 +272,7 @@ def paged(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> O
             base_url="http://127.0.0.1:9464",
         )
         listed = client.get("/api/incidents").text
-        (incident,) = json.loads(listed)["incidents"]
+        (incident,) = [each for each in json.loads(listed)["incidents"] if each["cause"] == "availability"]
         traces = [row["trace_id"] for row in reader.poll().records["fraud"].to_pylist()][:5]
         ident = incident["id"]
         asked = ["/", "/drift", "/incidents", f"/incidents/{ident}", f"/api/incidents/{ident}",
