@@ -75,7 +75,9 @@ class Desk:
         self._settings = settings
         self._store = store
         self._channels = dict(channels)
-        self._channels.setdefault(LAST_RESORT, ConsoleChannel(LAST_RESORT, to_stderr))
+        printed = ConsoleChannel(LAST_RESORT, to_stderr)
+        printed.rate = 1.0  # a storm is printed as a few pages and a list
+        self._channels.setdefault(LAST_RESORT, printed)
         self._enrichers = tuple(enrichers)
         self._grouping = grouping_of(settings.notify)
         driven = settings.clock == "driven"
