@@ -139,6 +139,10 @@ def _open_spans(runtime: Runtime, exporter: SpanExporter | None) -> SpanPipeline
     settings = runtime.settings
     if exporter is None and settings.otlp is None:
         return None
+    # Loaded here and not by the sending thread: a fork while a thread imports a module leaves the child with
+    # that module's lock held for ever, and the host's own import of it would wait with us.
+    from mlobs.sdk import otelspans  # noqa: F401 - weight: only while tracing
+
     resource = {"service.name": settings.service}
     if settings.environment:
         resource["deployment.environment.name"] = settings.environment

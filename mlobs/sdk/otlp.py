@@ -30,4 +30,5 @@ def exporter_for(url: str) -> Callable[[], SpanExporter]:
     except ImportError:
         raise MissingExtraError.for_extra("OTLP by HTTP", "otlp") from None
     endpoint = url if "/" in rest else f"{url}/v1/traces"
+    Http(endpoint=endpoint)  # connects nowhere, and loads what it would load late: see `api._open_spans`
     return lambda: Http(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)
