@@ -139,9 +139,7 @@ def _open_spans(runtime: Runtime, exporter: SpanExporter | None) -> SpanPipeline
     settings = runtime.settings
     if exporter is None and settings.otlp is None:
         return None
-    # Loaded here and not by the sending thread: a fork while a thread imports a module leaves the child with
-    # that module's lock held for ever, and the host's own import of it would wait with us.
-    from mlobs.sdk import otelspans  # noqa: F401 - weight: only while tracing
+    import mlobs.sdk.otelspans  # noqa: F401 - now and not in the sending thread: see `otlp._load_http`
 
     resource = {"service.name": settings.service}
     if settings.environment:

@@ -34,8 +34,18 @@ def render(accept: str) -> tuple[bytes, str]:
     return encode(make_registry(runtime)), content_type
 
 
+def _load() -> None:
+    """What `render` imports, before a thread does: a fork meanwhile would leave the child a locked module."""
+    import prometheus_client.exposition  # noqa: F401
+
+    import mlobs.sdk.collector
+    import mlobs.sdk.protobuf
+    import mlobs.sdk.view  # noqa: F401
+
+
 def metrics_app() -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """An ASGI app that answers GET with the metrics: `app.mount("/metrics", mlobs.metrics_app())`."""
+    _load()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -54,6 +64,7 @@ def metrics_app() -> Callable[[Scope, Receive, Send], Awaitable[None]]:
 
 def metrics_wsgi_app() -> Callable[[Scope, Callable[..., Any]], Iterable[bytes]]:
     """The same for WSGI: `DispatcherMiddleware(app.wsgi_app, {"/metrics": mlobs.metrics_wsgi_app()})`."""
+    _load()
 
     def app(environ: Scope, start_response: Callable[..., Any]) -> Iterable[bytes]:
         body, content_type = render(environ.get("HTTP_ACCEPT", ""))
@@ -103,6 +114,7 @@ def start_metrics_server(port: int = 0, host: str = "127.0.0.1") -> MetricsServe
 
     Raises UnavailableError when the port is taken.
     """
+    _load()
     try:
         return MetricsServer(_Server((host, port), _Handler))
     except OSError as problem:

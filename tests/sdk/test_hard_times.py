@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.sdk.receiver import attributes, by_http
+from tests.sdk.receiver import RECEIVERS, attributes, by_http
 from tests.servers import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -122,3 +122,39 @@ def test_a_fork_in_the_middle_of_a_flush_loses_nothing_and_doubles_nothing(tmp_p
     everyone = sorted(f"{who}-{number}" for who in ("child", "parent") for number in range(50))
     assert ids == everyone
     assert len(receiver.named("inference")) == 100
+
+
+SPY = """
+import sys, threading, urllib.request
+class Spy:
+    found = []
+    def find_spec(self, name, path=None, target=None):
+        self.found.append((threading.current_thread() is threading.main_thread(), name))
+sys.meta_path.insert(0, Spy())
+import json, mlobs
+mlobs.init(service="s", otlp=sys.argv[1], sample=1.0, feature_log=sys.argv[2], native=True)
+server = mlobs.start_metrics_server()
+settled = len(Spy.found)
+@mlobs.observe(model="m", prediction_id="id")
+def score(request): return request["n"]
+for n in range(50):
+    score({"id": str(n), "n": n, "mail": "a@b.se"})
+mlobs.log_label("1", 1)
+flushed = mlobs.flush(20.0)
+with urllib.request.urlopen(server.url) as answer:
+    answer.read()
+threads = [name for main, name in Spy.found if not main and name not in ("simplejson", "socks")]
+print(json.dumps({"flushed": flushed, "settled": settled, "in_threads": threads}))
+"""
+
+
+@pytest.mark.parametrize("scheme", RECEIVERS)
+def test_none_of_our_threads_imports_so_that_no_fork_leaves_a_child_a_locked_module(
+    scheme: str, tmp_path: Path
+) -> None:
+    """A worker forked meanwhile would hang at its own import of the same: `requests`, say."""
+    with RECEIVERS[scheme]() as receiver:  # type: ignore[attr-defined]
+        found = run(SPY, receiver.url, tmp_path / "log")
+    assert found["flushed"] is True
+    assert found["settled"] > 100, "the spy sees"
+    assert found["in_threads"] == []

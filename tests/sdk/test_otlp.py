@@ -208,21 +208,6 @@ def test_a_hung_disk_and_a_hung_collector_delay_the_exit_by_two_seconds_together
     assert ended - began < 2.0 + 1.0  # one after the other they took 4
 
 
-LOADED = """
-import sys, mlobs
-mlobs.init(service="s", otlp="http://127.0.0.1:9")
-late = ("requests", "mlobs.sdk.otelspans", "opentelemetry.sdk.trace.export")
-print(all(name in sys.modules for name in late))
-"""
-
-
-def test_the_sending_thread_imports_nothing_that_a_fork_could_leave_locked() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    assert done.stdout == "True\n"
-
-
 FOREVER = """
 import signal, sys, time, mlobs
 mlobs.init(service="s", otlp=sys.argv[1], trace_sample=1.0)
