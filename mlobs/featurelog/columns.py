@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress, groupby
 from typing import Any, Final, NamedTuple
 
@@ -225,7 +225,7 @@ def combine(tables: Sequence[pa.Table], columns: Mapping[str, str | None], types
     """
     if len(tables) == 1 and set(columns) | {CONFLICTS} <= set(tables[0].column_names):
         _learn(tables[0], types)
-        if all(_fits(field.type, types.get(field.name)) for field in _features_of(tables[0])):
+        if all(_fits(array.type, types.get(name)) for name, array in _typed(tables[0])):
             return tables[0]
     for each in tables:
         _learn(each, types)
@@ -259,16 +259,26 @@ def _features_of(table: pa.Table) -> list[pa.Field]:
     return children(table, FEATURES)
 
 
+def _typed(table: pa.Table) -> Iterator[tuple[str, pa.Array | pa.ChunkedArray]]:
+    """The columns whose kind is that of their values."""
+    for name in ("prediction", "label"):
+        if name in table.column_names:
+            yield name, table.column(name)
+    features = _features_of(table)
+    if features:
+        column = table.column(FEATURES)
+        for field in features:
+            yield field.name, pc.struct_field(column, field.name)
+
+
 def _learn(table: pa.Table, types: Types) -> None:
-    """Kinds of what is not known yet; integers become floats where floats came."""
-    found = [(field.name, field.type) for field in _features_of(table)]
-    found += [
-        (name, table.schema.field(name).type)
-        for name in ("prediction", "label")
-        if name in table.column_names
-    ]
-    for name, arrow in found:
-        kind = kind_of_arrow(arrow)
+    """Kinds of what is not known yet; integers become floats where floats came. A column without a value
+    is text for want of another type, and tells nothing.
+    """
+    for name, array in _typed(table):
+        kind = kind_of_arrow(array.type)
+        if kind == "s" and array.null_count == len(array):
+            continue
         if kind is not None and (name not in types or (types[name] == "i" and kind == "f")):
             types[name] = kind
 
@@ -278,7 +288,7 @@ def kind_of_arrow(arrow: pa.DataType) -> str | None:
 
 
 def _fits(arrow: pa.DataType, kind: str | None) -> bool:
-    return kind is not None and _ARROW[kind] == arrow
+    return bool(_ARROW[kind or "s"] == arrow)
 
 
 def column_of(table: pa.Table, name: str, kind: str) -> pa.Array:

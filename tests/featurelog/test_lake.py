@@ -373,6 +373,31 @@ def test_a_prediction_that_changes_its_type_is_preserved_beside(tmp_path: Path) 
     assert "prediction" in dict(column(table, "conflicts")[1])
 
 
+def test_a_file_without_a_value_says_nothing_of_its_type(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    for number, (prediction, feature) in enumerate([(None, None), (0.5, 2.5), (None, None), (1, 3)]):
+        log = opened(tmp_path)
+        log.offer(record(number, {"n": feature}, prediction=prediction))
+        log.offer_label(label(number, prediction))
+        assert log.close(5)
+        if number < 3:
+            compact(tmp_path, storage, NOW + number)
+    reader, cursor, more, found = LogReader(tmp_path), None, True, []
+    while more:  # file by file, with what the cursor learned of the one before
+        chunk = reader.poll(cursor, 1)
+        cursor, more = chunk.cursor, chunk.more
+        found += [(row["prediction"], row["features"]["n"]) for row in rows(chunk)]
+        found += column(chunk.labels, "label")
+        assert all(each["conflicts"].null_count == len(each) for each in chunk.records.values())
+        assert chunk.labels["conflicts"].null_count == len(chunk.labels)
+    assert sorted(found, key=repr) == sorted(
+        [(None, None), None, (0.5, 2.5), 0.5, (None, None), None, (1.0, 3.0), 1.0], key=repr
+    )
+    for whole in (read_all(tmp_path).records["fraud"], reader.scan(0.0, 9e9)):
+        assert column(whole.sort_by("event_time"), "prediction") == [None, 0.5, None, 1.0]
+        assert whole.column("conflicts").null_count == 4
+
+
 def test_records_without_features_have_a_file_too(tmp_path: Path) -> None:
     log = opened(tmp_path)
     log.offer(record(0, {}, stage_durations_s={}))

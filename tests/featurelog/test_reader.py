@@ -283,6 +283,8 @@ def test_a_scan_gives_the_newest_records_of_a_time_range(tmp_path: Path) -> None
         assert column(table, "event_time") == [1010.0 + n for n in range(50) if n % 2]
         newest = reader.scan(1000.0, 1059.0, limit=10)
         assert column(newest, "event_time") == [1050.0 + n for n in range(10)]
+        assert column(newest, "prediction") == [0.5] * 10
+        assert newest.column("conflicts").null_count == 10
         assert len(reader.scan(5000.0, 6000.0)) == 0
     assert {"stage_durations_s", "duration_s", "trace_id", "features"} <= set(newest.column_names)
     log.close(5)
