@@ -14,7 +14,7 @@ from mlobs import names
 from mlobs.slo.capacity import Plan
 
 GUARD = "mlobs_scaling_replicas_wanted"
-"""Recorded: the replicas that the latency objective asks for, at most one more than there are."""
+"""Recorded: the replicas that the latency objective asks for; 0 while it asks for none."""
 _CALM = 300
 """Seconds of looking back before replicas are taken away."""
 
@@ -80,14 +80,21 @@ def keda(name: str, plan: Plan, model: str, prometheus: str, guard: str | None) 
 
 
 def guard_query(model: str, threshold: float, budget: float) -> str:
-    """PromQL: one replica more than there are while the slow share of five minutes is above `budget`, else as
-    many as there are. `threshold` in seconds is a bucket's edge; `le` is matched in both spellings."""
+    """PromQL: the replicas that are asked for. `threshold` in seconds is a bucket's edge; `le` is matched in
+    both spellings.
+
+    While the slow share of five minutes is above `budget`: a tenth and one more than there are, as an
+    autoscaler lets a metric within 10 % of its target be. Above half of it: as many as there are. Else 0, for
+    the autoscaler takes the most that any metric asks for: a guard that always said "as many as there are"
+    would never let a replica go.
+    """
     plain = f"{threshold:g}"
     edge = plain.replace(".", "\\\\.") if "." in plain else f"{plain}|{plain}\\\\.0"
     count = f"sum(rate({names.REQUEST_DURATION}_count{selector(model)}[5m]))"
     fast = f"sum(rate({names.REQUEST_DURATION}_bucket{selector(model, edge)}[5m]))"
     there = f"count(count by (instance) ({names.IN_FLIGHT}{selector(model)}))"
-    return f"{there} + (1 - {fast} / {count} > bool {budget:g})"
+    slow, more = f"(1 - {fast} / {count})", f"(floor(0.1 * {there}) + 1)"
+    return f"{there} * ({slow} > bool {budget / 2:g}) + {more} * ({slow} > bool {budget:g})"
 
 
 def guard_rule(name: str, model: str, query: str) -> dict[str, Any]:

@@ -161,15 +161,14 @@ def test_wrong_use_ends_with_2(text: str) -> None:
     assert isinstance(done.exception, UsageError)
 
 
-def test_the_guard_is_promql_and_moves_by_one_replica(promtool, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_guard_asks_for_more_than_an_autoscaler_ignores_and_for_nothing_in_peace(promtool, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     rule = {"record": "wanted", "expr": guard_query('a"b\\c', 1.0, 0.01)}
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": [rule]}]}))
     labels = 'model="a\\"b\\\\c"'
 
-    def case(fast: int, wanted: float) -> dict[str, object]:
+    def case(fast: float, wanted: float, replicas: int = 2) -> dict[str, object]:
         series = {
-            f'mlobs_requests_in_flight{{{labels},instance="1"}}': "3x20",
-            f'mlobs_requests_in_flight{{{labels},instance="2"}}': "4x20",
+            **{f'mlobs_requests_in_flight{{{labels},instance="{each}"}}': "3x20" for each in range(replicas)},
             f"mlobs_request_duration_seconds_count{{{labels}}}": "0+100x20",
             f'mlobs_request_duration_seconds_bucket{{{labels},le="1.0"}}': f"0+{fast}x20",
         }
@@ -181,7 +180,8 @@ def test_the_guard_is_promql_and_moves_by_one_replica(promtool, tmp_path: Path) 
             ],
         }
 
-    tests = {"rule_files": ["rules.yaml"], "tests": [case(100, 2.0), case(90, 3.0)]}
+    cases = [case(100, 0.0), case(99.3, 2.0), case(90, 3.0), case(90, 22.0 + 3.0, replicas=22)]
+    tests = {"rule_files": ["rules.yaml"], "tests": cases}
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests))
     done = promtool("test", "rules", tmp_path / "tests.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
