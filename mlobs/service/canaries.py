@@ -1,10 +1,11 @@
 """The canaries of `mlobs serve`: each watched every ten seconds; its verdict as JSON, metrics and a webhook.
 
-What was seen stands in memory: a serve that is started anew compares anew, and holds until it knows enough.
+What was seen is kept in the store with every block: a serve that is started anew goes on from there.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -15,6 +16,7 @@ import httpx
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -23,11 +25,13 @@ from starlette.routing import Route
 from mlobs import names
 from mlobs.errors import nearest
 from mlobs.settings import CanarySettings, Settings
+from mlobs.slo import canary_keep
 from mlobs.slo.canary import PROMOTE, ROLLBACK, VERDICTS, Rules
 from mlobs.slo.canary_feed import Feed
 from mlobs.slo.canary_show import as_json
 from mlobs.slo.canary_watch import Watch
 from mlobs.slo.scrape import Fetch, Scraper
+from mlobs.store import Store
 
 Post = Callable[[str, dict[str, Any]], None]
 """Sends JSON to a URL; an OSError or httpx.HTTPError where it was not taken."""
@@ -39,14 +43,19 @@ _log = logging.getLogger("mlobs.service")
 class Canaries(Collector):
     """`tick(now)` looks at every canary that is due; `start` does so by the wall clock, in a thread."""
 
-    def __init__(self, settings: Settings, fetch: Fetch, registry: CollectorRegistry, post: Post) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, fetch: Fetch, registry: CollectorRegistry, post: Post
+    ) -> None:
         self._post = post
         self._seen: float | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlobs-canary", daemon=True)
         self.rules = Rules()
+        canary_keep.forget(store, [one.name for one in settings.slo.canaries])
         self._trials = {
-            one.name: _Trial(one, self.rules, Scraper(one.targets or settings.targets, fetch, settings.base))
+            one.name: _Trial(
+                one, self.rules, Scraper(one.targets or settings.targets, fetch, settings.base), store
+            )
             for one in settings.slo.canaries
         }
         if self._trials:
@@ -119,13 +128,17 @@ class Canaries(Collector):
 class _Trial:
     """One canary: where it looks, what it found, whom it told last."""
 
-    def __init__(self, settings: CanarySettings, rules: Rules, scraper: Scraper) -> None:
-        self.settings, self.scraper = settings, scraper
-        self.watch = Watch(Feed(settings.model, settings.candidate, settings.baseline), rules)
+    def __init__(self, settings: CanarySettings, rules: Rules, scraper: Scraper, store: Store) -> None:
+        self.settings, self.scraper, self._store = settings, scraper, store
+        self._trial = json.dumps([settings.model, settings.baseline, settings.candidate])
+        self._kept = canary_keep.load(store, settings.name, self._trial)
+        feed = Feed(settings.model, settings.candidate, settings.baseline)
+        self.watch = Watch(feed, rules, self._kept)
         self._said = self._told = ""
 
     def look(self, now: float, post: Post) -> None:
         found = self.watch.take(dict(self.scraper.fetch_all(self.scraper.urls())), now)
+        self._keep()
         name, url = self.settings.name, self.settings.webhook
         if found.verdict != self._said:
             self._said = found.verdict
@@ -139,6 +152,18 @@ class _Trial:
             _log.warning("canary %s: the webhook did not take the verdict: %s", name, what)
         else:
             self._told = found.verdict
+
+    def _keep(self) -> None:
+        known = self.watch.canary
+        if known is self._kept:
+            return
+        try:
+            canary_keep.save(self._store, self.settings.name, self._trial, known)
+        except SQLAlchemyError as problem:  # kept with the next block; the verdict is said all the same
+            what = type(problem).__name__
+            _log.warning("canary %s: the store did not take what was seen: %s", self.settings.name, what)
+        else:
+            self._kept = known
 
 
 def post_json(url: str, body: dict[str, Any]) -> None:

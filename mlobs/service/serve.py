@@ -28,6 +28,7 @@ from mlobs.service.enrichers import enrichers
 from mlobs.service.listening import Fetcher, Ticker, bind, listen
 from mlobs.service.paging import mount
 from mlobs.settings import Settings
+from mlobs.slo.canary_keep import SCHEMA as CANARY_SCHEMA
 from mlobs.slo.engine import SloEngine
 from mlobs.slo.remote import RemoteSlo
 from mlobs.slo.schema import SCHEMA as SLO_SCHEMA
@@ -35,7 +36,7 @@ from mlobs.slo.validate import check
 from mlobs.store import Store, open_store
 from mlobs.web.app import create_app
 
-SCHEMAS = (DRIFT_SCHEMA, SLO_SCHEMA, NOTIFY_SCHEMA)
+SCHEMAS = (DRIFT_SCHEMA, SLO_SCHEMA, NOTIFY_SCHEMA, CANARY_SCHEMA)
 
 
 def wire(settings: Settings, store: Store, fetch: Fetcher) -> Service:
@@ -109,7 +110,7 @@ def serve(config: Path) -> None:
             found = reader.find(trace_ids=[key], prediction_ids=[key], limit=1) if reader is not None else []
             return found[0] if found else None
 
-        trials = canaries.Canaries(settings, fetch, service.registry, canaries.post_json)
+        trials = canaries.Canaries(settings, store, fetch, service.registry, canaries.post_json)
 
         def tick(now: float) -> dict[str, Any]:
             """A replay's: it drives the canaries too."""

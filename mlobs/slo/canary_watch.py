@@ -11,12 +11,15 @@ from mlobs.slo.canary_feed import Feed, Reading, advance, read
 class Watch:
     """The canary of two versions behind /metrics; `verdict` may be asked from other threads."""
 
-    def __init__(self, feed: Feed, rules: Rules) -> None:
-        self._feed, self._rules, self._canary = feed, rules, Canary()
+    def __init__(self, feed: Feed, rules: Rules, canary: Canary | None = None) -> None:
+        """`canary`: what is known already, from before a restart."""
+        self._feed, self._rules, self.canary = feed, rules, canary or Canary()
         self.model = feed.model
         self.problems: dict[str, str] = {}
         """Targets that did not answer at the last scrape, and why."""
-        self.verdict = verdict(self._canary, rules, 0.0)
+        # Until the first look what is known already is old: a rollback stands, a promotion does not.
+        old = self.canary.last + (rules.stale + 1) * rules.block if self.canary.blocks else 0.0
+        self.verdict = verdict(self.canary, rules, old)
 
     def take(self, texts: Mapping[str, str | bytes | Exception], now: float) -> Verdict:
         """The verdict after a scrape: text, or what went wrong, by target."""
@@ -33,6 +36,6 @@ class Watch:
                 self.problems[target] = f"{type(problem).__name__}: {problem}"[:200]
         self._feed, block = advance(self._feed, readings, now)
         if block is not None:
-            self._canary = observe(self._canary, block, self._rules)
-        self.verdict = verdict(self._canary, self._rules, now)
+            self.canary = observe(self.canary, block, self._rules)
+        self.verdict = verdict(self.canary, self._rules, now)
         return self.verdict

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
+from sqlalchemy import text
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from mlobs.config import parse_settings
 from mlobs.errors import ConfigError
 from mlobs.service.canaries import Canaries, mount
+from mlobs.slo import canary_keep
+from mlobs.store import open_store
 from tests.slo.test_canary_feed import exposed
 
 START = 1_700_000_000.0
@@ -35,9 +39,16 @@ class World:
         self.now = START
         self.posted: list[tuple[str, str]] = []
         self.deaf = False
+        self.store = open_store(f"sqlite:///{tmp_path}/mlobs.db", [canary_keep.SCHEMA])
+        self.folder = tmp_path
+        self.begin(SETTINGS)
+
+    def begin(self, settings: str) -> None:
+        """As a server that is started (anew) with these settings."""
         self.registry = CollectorRegistry()
-        settings = parse_settings(SETTINGS, tmp_path)
-        self.canaries = Canaries(settings, self.fetch, self.registry, self.post)
+        self.canaries = Canaries(
+            parse_settings(settings, self.folder), self.store, self.fetch, self.registry, self.post
+        )
         app = Starlette()
         mount(app, self.canaries)
         self.client = TestClient(app)
@@ -60,8 +71,11 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.canaries.stop()
+    made.store.close()
 
 
 def test_each_canarys_verdict_is_served_as_json_that_a_json_path_can_read(world: World) -> None:
@@ -91,8 +105,8 @@ def test_the_verdicts_are_metrics_told_apart_by_canary(world: World) -> None:
     labels = {"canary": "bad", "model": "fraud", "result": "rollback"}
     assert world.registry.get_sample_value("mlobs_canary_verdict", labels) == 1
     assert world.registry.get_sample_value("mlobs_canary_verdict", labels | {"canary": "good"}) == 0
-    text = generate_latest(world.registry).decode()
-    assert 'mlobs_canary_e_value{canary="bad",metric="errors",model="fraud"}' in text
+    shown = generate_latest(world.registry).decode()
+    assert 'mlobs_canary_e_value{canary="bad",metric="errors",model="fraud"}' in shown
 
 
 def test_the_webhook_hears_each_change_once_and_one_that_was_deaf_hears_it_later(world: World) -> None:
@@ -117,6 +131,41 @@ def test_a_target_that_is_gone_holds_and_says_why(world: World, monkeypatch: pyt
     assert found["verdict"] == "hold"
     assert "connection refused" in found["problems"]["http://a/metrics"]
     assert world.client.get("/api/canary/bad").json()["verdict"] == "rollback"  # once found it stays
+
+
+def test_a_server_that_is_started_anew_goes_on_with_what_was_seen(world: World) -> None:
+    world.run(41)
+    evidence = {name: world.client.get(f"/api/canary/{name}").json()["evidence"] for name in ("good", "bad")}
+    world.now += 300
+    world.begin(SETTINGS)
+    rolled, good = (world.client.get(f"/api/canary/{name}").json() for name in ("bad", "good"))
+    assert (rolled["verdict"], rolled["evidence"]) == ("rollback", evidence["bad"])
+    assert (good["verdict"], good["evidence"]) == ("hold", evidence["good"])  # its data are old
+    world.run(2)
+    assert world.client.get("/api/canary/good").json()["verdict"] == "promote"
+    assert world.client.get("/api/canary/good").json()["blocks"] == 41
+
+
+@pytest.mark.parametrize(
+    "between",
+    ["service: a\n", SETTINGS.replace("v3", "v4"), SETTINGS.replace("name: bad", "name: other")],
+    ids=["taken out of the file", "another candidate", "another name"],
+)
+def test_a_canary_that_was_another_begins_anew(world: World, between: str) -> None:
+    world.run(12)
+    assert world.client.get("/api/canary/bad").json()["verdict"] == "rollback"
+    world.begin(between)
+    world.run(2)
+    world.begin(SETTINGS)
+    assert world.client.get("/api/canary/bad").json()["verdict"] == "hold"
+
+
+def test_a_store_that_takes_nothing_keeps_no_verdict_back(world: World) -> None:
+    world.run(1)
+    with world.store.write() as connection:
+        connection.execute(text("DROP TABLE canary_state"))
+    world.run(40)
+    assert world.client.get("/api/canary/bad").json()["verdict"] == "rollback"
 
 
 def test_ticks_that_come_too_early_are_no_blocks(world: World) -> None:

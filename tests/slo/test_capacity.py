@@ -161,7 +161,7 @@ def test_wrong_use_ends_with_2(text: str) -> None:
     assert isinstance(done.exception, UsageError)
 
 
-def test_the_guard_asks_for_more_than_an_autoscaler_ignores_and_for_nothing_in_peace(promtool, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_guard_asks_for_more_than_is_ignored_and_in_peace_for_nothing(promtool, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     rule = {"record": "wanted", "expr": guard_query('a"b\\c', 1.0, 0.01)}
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": [rule]}]}))
     labels = 'model="a\\"b\\\\c"'
