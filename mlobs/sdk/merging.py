@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from mlobs import names
@@ -42,6 +42,7 @@ class Total:
 
 
 Totals = dict[Key, Total]
+Sets = frozenset[tuple[str, ...]]
 
 
 def text_of(key: Key, bounds: Bounds | None, exact: dict[int, list[float]] | None = None) -> bytes:
@@ -160,23 +161,38 @@ def _total(totals: Totals, key: Key, size: int, bounds: Bounds | None) -> Total:
     return found
 
 
-def capped(totals: Totals, most: int = MOST_SETS) -> Totals:
-    """At most `most` label sets a family, the first ones; the rest is added up under `__other__`."""
-    known: dict[str, int] = {}
+Admit = Callable[[str, Sets], Sets]
+"""(family name, sets that could be shown) -> those that are shown, the same whoever asks and whenever."""
+
+
+def capped(totals: Totals, admit: Admit, most: int = MOST_SETS) -> Totals:
+    """At most `most` label sets a family; the rest is added up under `__other__`.
+
+    `admit` is asked about the first ones of a family that has more. It must stay with what it said: a set
+    that went in and out with who asks, or with who has died, would make `__other__` go back.
+    """
+    sets: dict[str, list[Key]] = {}
+    for key in totals:
+        if key.values and key.values[-1] != names.OTHER:
+            sets.setdefault(key.family.name, []).append(key)
+    over: set[Key] = set()
+    for name, keys in sets.items():
+        # Three series to a set of exemplars; those of sets beyond the cap are not shown.
+        room = most * (len(names.OUTCOMES) if keys[0].family.over == "newest" else 1)
+        if len(keys) > room:
+            shown = admit(name, frozenset(key.values for key in keys[:room]))
+            over.update(key for key in keys if key.values not in shown)
+    if not over:
+        return totals
     found: Totals = {}
     for key, total in totals.items():
-        labels = key.values
-        known[key.family.name] = known.get(key.family.name, 0) + 1
-        if key.family.over == "newest":  # three series to a set; those of sets beyond the cap are not shown
-            if known[key.family.name] <= len(names.OUTCOMES) * most:
-                found[key] = total
-        elif known[key.family.name] <= most or not labels or labels[-1] == names.OTHER:
+        if key not in over:
             if key in found:
                 _join(found, key, total)
             else:
                 found[key] = total
-        else:
-            _join(found, Key(key.family, (*labels[:-1], names.OTHER)), total)
+        elif key.family.over != "newest":
+            _join(found, Key(key.family, (*key.values[:-1], names.OTHER)), total)
     return found
 
 

@@ -27,6 +27,7 @@ from mlobs.sdk.meter import Cells, Key
 ACCUMULATOR = "folded"
 _LOCK = "lock"
 _PRICE = "price"
+_SETS = "sets-"
 _TRIES = 20
 
 _serial = itertools.count()
@@ -46,11 +47,7 @@ class Crew:
         """What each runtime of this process has published of its own accounts."""
         self.publishing = threading.Lock()
         name = f"{rundir.member_name(rundir.process(os.getpid()))}-{next(_serial)}"
-        try:
-            self.file = CellFile(folder, name)
-        except FileNotFoundError:  # the folder was just cleared away, or the new file by one who tidies
-            folder.mkdir(mode=0o700, exist_ok=True)
-            self.file = CellFile(folder, name)
+        self.file = _file(folder, name)
 
     def cells(self, key: Key, bounds: Bounds | None, size: int, spare: int = 0) -> Cells | None:
         """The `Store` of a meter: cells in this process's file; None when the disk is full."""
@@ -85,7 +82,7 @@ class Crew:
             living.add(block[0])
             if block[2] is not None:  # this process's settings say which edges there are
                 totals[block[0]] = merging.by_edges(block[0].family, totals[block[0]], block[2])
-        return merging.capped(totals), living
+        return merging.capped(totals, self._admitted), living
 
     def _stamp(self) -> tuple[int, ...]:
         try:
@@ -169,7 +166,7 @@ class Crew:
                 self._add(totals, records(path), False)
                 dead.append(path.name)
         if dead:
-            self._write(merging.capped(totals), dead)
+            self._write(merging.capped(totals, self._admitted), dead)
             for name in dead:
                 os.unlink(self.folder / name)
         return len(dead)
@@ -196,25 +193,36 @@ class Crew:
             )
         os.rename(beside, self.folder / ACCUMULATOR)
 
-    # -- one price for all ------------------------------------------------------------------------
+    # -- what all agree on ------------------------------------------------------------------------
 
     def price(self, own: Callable[[], float]) -> float:
         """Seconds that a call costs, as the first worker that was asked measured it: were it another in each,
         the cost of the same calls would go back and forth.
         """
-        place = self.folder / _PRICE
-        with contextlib.suppress(OSError, ValueError):
-            return float(place.read_text())
-        found = own()
-        beside = self.folder / f"{_PRICE}-{os.getpid()}-{next(_serial)}"
+        return float(json.loads(self._agreed(_PRICE, lambda: json.dumps(own()))))
+
+    def _admitted(self, family: str, first: merging.Sets) -> merging.Sets:
+        """The label sets that are shown of a family that has too many: those that the first one saw that
+        had to choose.
+        """
+        text = self._agreed(f"{_SETS}{family}", lambda: json.dumps(sorted(first)))
+        return frozenset(map(tuple, json.loads(text)))
+
+    def _agreed(self, name: str, make: Callable[[], str]) -> str:
+        """What the first worker wrote that was asked; one's own, counted, where nothing can be written."""
+        place = self.folder / name
+        with contextlib.suppress(OSError):
+            return place.read_text()
+        found = make()
+        beside = self.folder / f"{name}-{os.getpid()}-{next(_serial)}"
         try:
-            beside.write_text(repr(found))
+            beside.write_text(found)
             with contextlib.suppress(FileExistsError):
                 os.link(beside, place)
             beside.unlink()
-            return float(place.read_text())
-        except (OSError, ValueError) as problem:
-            self._trouble("workers_price", problem)
+            return place.read_text()
+        except OSError as problem:
+            self._trouble("workers_agree", problem)
             return found
 
     # -- coming and going -------------------------------------------------------------------------
@@ -244,6 +252,15 @@ class Crew:
             self.file.remove()
         except OSError as problem:
             self._trouble("workers_leave", problem)
+
+
+def _file(folder: Path, name: str, tries: int = 5) -> CellFile:
+    """The member's file; made again where one who tidies had the new one, or the folder was cleared away."""
+    for _ in range(tries - 1):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            return CellFile(folder, name)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return CellFile(folder, name)
 
 
 def crew_of(service: str, trouble: Trouble, *, late: bool = False) -> Crew | None:

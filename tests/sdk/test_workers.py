@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import multiprocessing
@@ -24,7 +25,18 @@ from mlobs.sdk import merging, rundir
 from mlobs.sdk.api import _BINDINGS, installed
 from mlobs.sdk.buckets import make_bounds, plain_bounds
 from mlobs.sdk.cellfile import CellFile, records, records_and_life
-from mlobs.sdk.meter import COUNTER, GAUGE, HISTOGRAM, LEDGER, LEDGER_NOW, REQUEST, Family, Key, Meter
+from mlobs.sdk.meter import (
+    COUNTER,
+    GAUGE,
+    HISTOGRAM,
+    LEDGER,
+    LEDGER_NOW,
+    MOST_SETS,
+    REQUEST,
+    Family,
+    Key,
+    Meter,
+)
 from mlobs.sdk.runtime import Runtime
 from mlobs.sdk.workers import ACCUMULATOR, Crew
 from mlobs.settings import Settings
@@ -226,7 +238,12 @@ def test_256_dead_workers_are_one_file(tmp_path: Path) -> None:
     assert before["took_seconds", "all"][0] == math.fsum(took)
     assert sum(before["took_seconds", "all"][1:]) == 256
     assert ("length", "all") not in before, "a queue ends with its process"
-    assert {path.name for path in tmp_path.iterdir()} == {ACCUMULATOR, last.file.path.name, "lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ACCUMULATOR,
+        last.file.path.name,
+        "lock",
+        "sets-calls_total",
+    }
     assert shown(last) == before
 
 
@@ -247,6 +264,31 @@ def test_a_sum_of_seconds_is_the_same_whoever_has_died(tmp_path: Path) -> None:
     assert len(seen) == 1, "an ulp less is a reset of the counter to Prometheus"
 
 
+def test_beyond_the_cap_too_no_counter_goes_back_whoever_is_asked_and_whoever_dies(tmp_path: Path) -> None:
+    numbers = random.Random(11)
+    members = []
+    for _ in range(4):
+        one, meter = crew(tmp_path), Meter()
+        meter.move(one)
+        members.append((one, meter))
+    before: dict[tuple[str, ...], list[float]] = {}
+    counted = 0
+    while members:
+        for _, meter in members:
+            for _ in range(60):
+                meter.add(CALLS, (f"set {numbers.randrange(600)}",))
+                counted += 1
+        for one, meter in numbers.sample(members, len(members)):
+            now = shown(one, meter)
+            assert sum(cells[0] for cells in now.values()) == counted
+            assert len(now) <= MOST_SETS + 1
+            assert all(cells >= before[key] for key, cells in now.items() if key in before)
+            before |= now
+        if counted > 2_000:
+            die(members.pop(numbers.randrange(len(members)))[0])
+    assert before["calls_total", "__other__"][0] > 100
+
+
 def test_a_fold_that_was_killed_half_way_counts_nothing_twice(tmp_path: Path) -> None:
     one, meter = crew(tmp_path), Meter()
     meter.move(one)
@@ -259,6 +301,34 @@ def test_a_fold_that_was_killed_half_way_counts_nothing_twice(tmp_path: Path) ->
     assert last._read()[0][Key(CALLS, ("all",))].rounded() == [3]
     assert shown(last)["calls_total", "all"] == [3]
     assert not one.file.path.exists()
+
+
+def test_a_new_file_that_one_who_tidies_looks_at_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = crew(tmp_path)
+    make, lock = os.posix_fallocate, fcntl.flock
+    tidied: list[Path] = []
+    refused = iter([True])
+
+    def fallocate(*args: int) -> None:
+        if not tidied:
+            tidied.extend(tmp_path.glob("new-*"))
+            tidied[0].unlink()
+        make(*args)
+
+    def flock(descriptor: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX and next(refused, False):
+            raise BlockingIOError
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(os, "posix_fallocate", fallocate)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    one, meter = crew(tmp_path), Meter()
+    assert len(tidied) == 1
+    meter.move(one)
+    meter.add(CALLS, ("all",))
+    assert shown(other)["calls_total", "all"] == [1]
 
 
 def test_scrapes_while_workers_die_agree_and_never_go_back(tmp_path: Path) -> None:
