@@ -138,7 +138,7 @@ class Desk:
         except Exception:  # noqa: BLE001 - what enrichment cannot do must not hold what is ready to leave
             _log.exception("enrichment failed")
         with self._store.read() as connection:
-            due = {one.channel for one in outbox.waiting(connection, now) if one.due}
+            due = outbox.due(connection, self._channels, now)
         told = self._turns.run(due, now)
         self._lateness.note(told)
         if self._metrics is not None:

@@ -70,7 +70,7 @@ class PagingMetrics:
         """The store's side; empty while the store does not answer, so that the rest of the scrape stands."""
         try:
             with self._store.read() as connection:
-                waiting = outbox.waiting(connection, self._now)
+                waiting = outbox.waiting(connection)
                 table = tables.timeline
                 passed_on, unreached = _handed_over(connection)
                 suppressed = connection.execute(

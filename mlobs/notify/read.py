@@ -144,7 +144,7 @@ def ledger(store: Store, now: float) -> Ledger:
     """
     with store.read() as connection:
         counts = outbox.counts(connection)
-        waiting = outbox.waiting(connection, now)
+        waiting = outbox.waiting(connection)
     dropped: dict[str, int] = {}
     for (state, reason), number in counts.items():
         if state in (outbox.FAILED, outbox.SKIPPED):

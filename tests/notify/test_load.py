@@ -38,14 +38,19 @@ class Faulty:
     digests: bool = False
     delivered: list[tuple[float, str, str]] = field(default_factory=list)
     attempts: list[float] = field(default_factory=list)
+    models: dict[str, set[str]] = field(default_factory=lambda: {"firing": set(), "resolved": set()})
     not_before: float = 0.0
     early: int = 0
+
+    def arrive(self, message: Message) -> None:
+        self.delivered.append((message.at, message.page.model, message.kind))
+        self.models.setdefault(message.kind, set()).add(message.page.model)
 
     def send(self, message: Message) -> Outcome:
         self.attempts.append(message.at)
         self.early += message.at < self.not_before
         if self.rng.random() >= self.share:
-            self.delivered.append((message.at, message.page.model, message.kind))
+            self.arrive(message)
             return sent()
         fault = self.rng.randrange(4)
         if fault == 0:
@@ -53,7 +58,7 @@ class Faulty:
             self.not_before = message.at + wait
             return Outcome(False, Reason.RATE_LIMITED, True, wait, whole_channel=True)
         if fault == 1:
-            self.delivered.append((message.at, message.page.model, message.kind))
+            self.arrive(message)
             return Outcome(False, Reason.TIMEOUT, True, uncertain=True, whole_channel=True)
         reason = Reason.SERVER_ERROR if fault == 2 else Reason.CONNECTION
         return Outcome(False, reason, True, whole_channel=True)
@@ -69,7 +74,7 @@ def storm(incidents: int, seed: int) -> Faulty:
         desk.receive(alerts[: (part + 1) * incidents // 10], now)
         now += 6
     for _ in range(incidents * 4):
-        if len({model for _, model, kind in channel.delivered if kind == "firing"}) == incidents:
+        if len(channel.models["firing"]) == incidents:
             break
         desk.pump(now)
         now += 1
@@ -77,7 +82,7 @@ def storm(incidents: int, seed: int) -> Faulty:
     desk.receive(healed, now)
     now += 300
     for _ in range(incidents * 8):
-        if len({model for _, model, kind in channel.delivered if kind == "resolved"}) == incidents:
+        if len(channel.models["resolved"]) == incidents:
             break
         desk.pump(now)
         now += 1

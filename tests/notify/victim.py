@@ -51,7 +51,7 @@ def page(folder: str, slack: str, hook: str, pager: str, seed: int, to_the_end: 
         desk.receive(alerts, now)
         desk.pump(now)
         with store.read() as connection:
-            if to_the_end and not outbox.waiting(connection, now):
+            if to_the_end and not outbox.waiting(connection):
                 break
         time.sleep(0.01)  # as an evaluation's interval: the parent needs the processor too
     desk.close()
