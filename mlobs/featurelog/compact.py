@@ -6,7 +6,7 @@
     4. remove the segments, then the note
 
 A run that finds a note finishes that batch first: with all its segments there it is done again and gives
-the same files; with one missing it was committed, and the rest is removed. A segment with a broken stretch
+the same files; with one missing and its entry there, the rest is removed. A segment with a broken stretch
 is set aside in `spool/aside` and not removed.
 """
 
@@ -163,10 +163,16 @@ def finish_noted(folder: Path, storage: Storage, result: Compacted) -> None:
         return
     by_name = {segment.name: segment for segment in list_segments(folder)}
     batch = [by_name[name] for name in note.segments if name in by_name]
+    committed = any(name.endswith(f"-{note.batch}.json") for name in storage.names(MANIFEST))
     if len(batch) == len(note.segments):
+        if not committed:  # others may have committed for hours since: readers would pass over it
+            note = msgspec.structs.replace(note, committed=max(note.committed, newest_commit(storage) + 1e-6))
+            DiskStorage(folder / SPOOL).write(NOTE, msgspec.json.encode(note))
         _do(folder, storage, note, batch, result)
-    else:
+    elif committed:
         _remove(folder, batch, [])
+    else:
+        note_path.unlink()  # somebody else took a segment away: what is left goes into a batch of its own
 
 
 def _do(folder: Path, storage: Storage, note: Note, batch: Sequence[Segment], result: Compacted) -> None:

@@ -253,8 +253,7 @@ class LogReader:
             return
         # Between its commit and its removal a segment is in both places: that is no duplicate.
         moved = self.lake.segments()
-        segments = [segment for segment in segments if segment.name not in moved]
-        for read in spool_blocks(segments, state.positions, counts):
+        for read in spool_blocks(segments, state.positions, counts, moved):
             account = state.account(read.block["writer"])
             part = fresh(read.block, account, read.segment.number == 0, counts)
             position = state.positions[read.segment.writer]

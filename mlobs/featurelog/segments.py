@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -42,18 +42,23 @@ class GoneError(Exception):
 
 
 def spool_blocks(
-    segments: Sequence[Segment], positions: dict[str, Position], counts: Counts
+    segments: Sequence[Segment],
+    positions: dict[str, Position],
+    counts: Counts,
+    moved: Container[str] = frozenset(),
 ) -> Iterator[Read]:
-    """All that is new, the writer that is furthest back in event time first. Moves positions past whole
-    segments.
+    """All that is new, the writer that is furthest back in event time first, without the segments `moved`
+    (names). Moves positions past whole segments.
     """
     by_writer: dict[str, list[Segment]] = {}
     for segment in segments:
+        if segment.name in moved:
+            continue
         by_writer.setdefault(segment.writer, []).append(segment)
     heap: list[tuple[float, str, Iterator[Read]]] = []
     for writer, own in by_writer.items():
         positions.setdefault(writer, Position())
-        heap.append((float("-inf"), writer, _writer_blocks(own, positions, counts)))
+        heap.append((float("-inf"), writer, _writer_blocks(own, positions, counts, moved)))
     heapq.heapify(heap)
     while heap:
         time, writer, stream = heapq.heappop(heap)
@@ -63,12 +68,16 @@ def spool_blocks(
             heapq.heappush(heap, (_last_time(following.block, time), writer, stream))
 
 
-def _writer_blocks(segments: list[Segment], positions: dict[str, Position], counts: Counts) -> Iterator[Read]:
+def _writer_blocks(
+    segments: list[Segment], positions: dict[str, Position], counts: Counts, moved: Container[str]
+) -> Iterator[Read]:
     writer = segments[0].writer
     number, offset = positions[writer].number, positions[writer].offset
     for place, segment in enumerate(segments):
         if segment.number < number:
             continue
+        if segment.number > number and _missed(segment, number, moved):
+            return  # the next poll lists it
         start = offset if segment.number == number else 0
         grows = not segment.sealed and place == len(segments) - 1
         try:
@@ -79,7 +88,18 @@ def _writer_blocks(segments: list[Segment], positions: dict[str, Position], coun
             counts.unreadable += 1
             return  # the next poll tries it again
         if not grows:
-            positions[writer] = Position(segment.number + 1, 0)
+            number, offset = segment.number + 1, 0
+            positions[writer] = Position(number, 0)
+
+
+def _missed(later: Segment, number: int, moved: Container[str]) -> bool:
+    """Segment `number` of the same writer is there, and was not listed: a listing of a large folder may miss
+    a file that is renamed meanwhile. Going on behind it would lose it.
+    """
+    name = f"{later.writer}-{number:08d}"
+    return name not in moved and any(
+        later.path.with_name(name + suffix).exists() for suffix in (OPEN, SEALED)
+    )
 
 
 def segment_blocks(segment: Segment, start: int, counts: Counts, grows: bool) -> Iterator[Read]:

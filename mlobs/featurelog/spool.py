@@ -91,6 +91,8 @@ class SpoolWriter:
 
     def append(self, data: bytes) -> None:
         """Take `data` (whole frames) in; when it returns they are as durable as asked."""
+        if self._handle >= 0 and not os.fstat(self._handle).st_nlink:
+            self._leave()  # somebody removed the file: what goes into it would be read by nobody
         if self._handle < 0:
             self._begin()
         if self._reserve:
@@ -115,6 +117,9 @@ class SpoolWriter:
     def seal(self) -> None:
         """End the open segment, if there is one: an empty one is removed, another renamed."""
         if self._handle < 0 or self._path is None:
+            return
+        if not os.fstat(self._handle).st_nlink:
+            self._leave()  # removed by somebody: there is nothing to seal
             return
         if self._good:
             os.fsync(self._handle)

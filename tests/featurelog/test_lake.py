@@ -317,6 +317,37 @@ def test_a_clock_that_is_set_back_hides_no_commit(tmp_path: Path) -> None:
     assert found == ["p0", "p1", "p2", "p3"]
 
 
+def test_a_batch_that_is_finished_hours_later_is_seen_by_who_read_on_meanwhile(tmp_path: Path) -> None:
+    """Two machines, one lake: one dies before its commit, the other commits for a day."""
+    storage, died, lives = DiskStorage(tmp_path / "lake"), tmp_path / "died", tmp_path / "lives"
+    fill(died, range(3))
+    with pytest.raises(Interrupted.Died):
+        compact(died, Interrupted(storage, 1, after=True), NOW)
+    fill(lives, range(10, 12))
+    compact(lives, storage, NOW + 86400)
+    reader = LogReader(tmp_path / "lake")
+    chunk = reader.poll()
+    assert sorted(ids(chunk.records)) == ["p10", "p11"]
+    assert compact(died, storage, NOW + 86500).records == 3
+    assert sorted(ids(reader.poll(chunk.cursor).records)) == ["p0", "p1", "p2"]
+
+
+def test_a_batch_that_lost_a_segment_before_its_commit_loses_no_other(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    fill(tmp_path, range(3), segment_bytes=1)
+    fill(tmp_path, range(3, 6), segment_bytes=1)
+    with pytest.raises(Interrupted.Died):
+        compact(tmp_path, Interrupted(storage, 1, after=False), NOW)
+    gone, *_others = list_segments(tmp_path)
+    before = set(ids(read_all(tmp_path).records))
+    gone.path.unlink()
+    left = set(ids(read_all(tmp_path).records))
+    assert left < before
+    compact(tmp_path, storage, NOW + 5)
+    assert list_segments(tmp_path) == []
+    assert set(ids(read_all(tmp_path).records)) == left
+
+
 def test_evidence_is_found_in_the_lake_too(tmp_path: Path) -> None:
     log = opened(tmp_path)
     for number in range(20):

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from mlobs.errors import UnreadableError
+from mlobs.featurelog import reader as reading
 from mlobs.featurelog.blocks import pack_block
 from mlobs.featurelog.frames import RECORDS, pack
 from mlobs.featurelog.reader import LogReader
@@ -288,3 +289,23 @@ def test_a_scan_gives_the_newest_records_of_a_time_range(tmp_path: Path) -> None
         assert len(reader.scan(5000.0, 6000.0)) == 0
     assert {"stage_durations_s", "duration_s", "trace_id", "features"} <= set(newest.column_names)
     log.close(5)
+
+
+def test_a_segment_that_a_listing_missed_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers of a large folder may not see a file that is renamed while they list it."""
+    log = opened(tmp_path, segment_bytes=1)
+    for number in range(4):
+        log.offer(record(number))
+        assert log.flush(5)
+    assert log.close(5)
+    reader, whole = LogReader(tmp_path), list_segments(tmp_path)
+    missed = next(each for each in whole if each.number == 1)
+    monkeypatch.setattr(reading, "list_segments", lambda _folder: [each for each in whole if each != missed])
+    chunk = reader.poll()
+    assert column(chunk.records["fraud"], "prediction_id") == ["p0"]
+    monkeypatch.undo()
+    chunk = reader.poll(chunk.cursor)
+    assert column(chunk.records["fraud"], "prediction_id") == ["p1", "p2", "p3"]
+    assert (chunk.stats.gaps, chunk.stats.duplicates) == (0, 0)

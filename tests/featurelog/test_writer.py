@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -138,6 +139,28 @@ def test_a_disk_that_fails_loses_nothing_that_fits_the_buffer(
     chunk = read_all(log.folder)
     assert len(rows(chunk)) == 50
     assert (chunk.stats.gaps, chunk.stats.duplicates, chunk.stats.unreadable) == (0, 0, 0)
+
+
+def test_a_log_that_somebody_removes_begins_anew(log: FeatureLog) -> None:
+    """What was written before is gone with the files; what comes after is not written into the void."""
+    for number in range(3):
+        log.offer(record(number))
+        assert log.flush(5)
+        shutil.rmtree(log.folder / "spool")
+    log.offer(record(3))
+    assert log.close(5)
+    assert column(read_all(log.folder).records["fraud"], "prediction_id") == ["p3"]
+
+
+def test_a_segment_that_somebody_removes_is_not_sealed_for_ever(tmp_path: Path) -> None:
+    writer = spool.SpoolWriter(tmp_path, "w", sync=True, segment_bytes=1, monotonic=time.monotonic)
+    writer.append(b"one")
+    shutil.rmtree(tmp_path / "spool")
+    assert writer.due()
+    writer.seal()
+    writer.append(b"two")
+    writer.seal()
+    assert [each.path.read_bytes() for each in spool.list_segments(tmp_path)] == [b"two"]
 
 
 def test_the_reserve_of_free_disk_is_not_touched(tmp_path: Path) -> None:
