@@ -140,8 +140,13 @@ class Beginning(Settled):
         """An id that is no text, or an extractor that raised: the number's text, or a draw without an id."""
         try:
             runtime = self._settled()
-            decides, reason = self.extractors.decisive(self._by_entity, args, kwargs)
-            ident = self.identified(args, kwargs) if reason == BY_ENTITY else decides
+            decides, ident, reason = None, None, BY_RATE
+            try:
+                decides, reason = self.extractors.decisive(self._by_entity, args, kwargs)
+                ident = self.identified(args, kwargs) if reason == BY_ENTITY else decides
+            except Exception as failure:  # noqa: BLE001 - the guard's
+                self.guard.swallow("prediction_id", failure)
+                ident = f"{runtime.bits(128):032x}"  # or a kept call would ask the extractor once more
             if runtime.random() < self._rate if decides is None else kept_by_id(decides, self._crc_limit):
                 return self._kept(runtime, marker, ident, reason, args, kwargs)
             if ident is not None:

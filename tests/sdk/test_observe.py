@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,21 @@ def test_calls_under_the_rate_are_kept_by_id_alike_everywhere() -> None:
         assert {record.weight for record in seen.records} == {10.0}
     assert kept[0] == kept[1]
     assert 70 < len(kept[0]) < 130
+
+
+@pytest.mark.parametrize("ident", [lambda request: request["id"], lambda request: 10**5000])
+def test_calls_whose_id_cannot_be_had_are_drawn_without_one(ident: Callable[[dict], Any]) -> None:
+    @mlobs.observe(model="without-id", prediction_id=ident)
+    def without_id(request: dict) -> int:
+        return 1
+
+    with capture(Settings(service="test", sample=0.1), strict=False) as seen:
+        for _ in range(1000):
+            without_id({})
+    assert 60 < len(seen.records) < 150
+    assert {record.weight for record in seen.records} == {10.0}
+    assert len({record.prediction_id for record in seen.records}) == len(seen.records)
+    assert seen.value("mlobs_internal_errors_total", reason="prediction_id") == 1000
 
 
 def test_a_coroutine_is_timed_to_its_real_end_and_stays_one() -> None:

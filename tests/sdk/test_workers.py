@@ -169,6 +169,35 @@ if __name__ == "__main__":
     assert json.loads(done.stdout.splitlines()[-1]) == {"count": 13, "errors": 0}
 
 
+def test_processes_that_gave_themselves_other_names_add_up(tmp_path: Path) -> None:
+    """gunicorn does so to all of its processes where setproctitle is installed: what `ps` shows, no more."""
+    found = script(
+        """
+import ctypes
+def rename(title):
+    libc, size = ctypes.CDLL(None), ctypes.c_int()
+    libc.prctl(15, title, 0, 0, 0)                      # PR_SET_NAME: /proc/self/comm and stat
+    with open("/proc/self/stat") as file:
+        start, end = map(int, file.read().rpartition(")")[2].split()[45:47])
+    ctypes.memset(start, 0, end - start)                # /proc/self/cmdline
+    ctypes.memmove(start, title, min(len(title), end - start))
+@mlobs.observe(model="m")
+def score(): pass
+rename(b"main) S 1 (x")
+def child():
+    rename(b"work) R 7 (y")
+    mlobs.init(service="s")
+    score()
+    assert b"work" in open("/proc/self/cmdline", "rb").read()
+fork(child); fork(child)
+mlobs.init(service="s")
+print(json.dumps({"count": value(COUNT), "errors": value("mlobs_internal_errors_total")}))
+""",
+        tmp_path,
+    )
+    assert found == {"count": 2, "errors": 0}
+
+
 def test_a_process_alone_makes_no_file(tmp_path: Path) -> None:
     script(
         """
