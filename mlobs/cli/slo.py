@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlobs.cli import slo_past
-from mlobs.cli.slo_common import Config, File, Json, load, refuse, server
+from mlobs.cli.slo_common import Config, File, Json, load, refuse, server, told_old
 from mlobs.errors import EXIT_FINDING, EXIT_FINE, EXIT_UNAVAILABLE, ConfigError, Problem, UnavailableError
 
 if TYPE_CHECKING:
@@ -160,7 +160,8 @@ def openslo(file: File) -> None:
 def status(config: Config = Path("mlobs.yaml"), as_json: Json = False) -> None:
     """Show every objective as `mlobs serve` last evaluated it.
 
-    Exit 0; 1 where a budget is spent or burning; 3 where nothing has been evaluated or data are absent.
+    Exit 0; 1 where a budget is spent or burning; 3 where nothing has been evaluated in the last minutes, or
+    data are absent.
 
     Example: mlobs slo status -c mlobs.yaml
     """
@@ -183,9 +184,10 @@ def status(config: Config = Path("mlobs.yaml"), as_json: Json = False) -> None:
     else:
         _show(statuses)
     states = {each.state for each in statuses}
+    old = told_old(statuses, settings)
     if states & {"exhausted", "burning"}:
         raise typer.Exit(EXIT_FINDING)
-    raise typer.Exit(EXIT_UNAVAILABLE if "absent" in states else EXIT_FINE)
+    raise typer.Exit(EXIT_UNAVAILABLE if old or "absent" in states else EXIT_FINE)
 
 
 def _show(statuses: list[SloStatus]) -> None:

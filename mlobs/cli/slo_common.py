@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlobs.durations import speak_duration
 from mlobs.errors import ConfigError, Problem, UsageError
 
 if TYPE_CHECKING:
     from mlobs.settings import Settings
     from mlobs.slo.prometheus import Prometheus
+    from mlobs.slo.status import SloStatus
 
+_OLD = 300.0
+"""Seconds after which what was evaluated is no statement on now."""
 _TIMEOUT = 60.0
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="mlobs.yaml, or a file with its `slo:` section.")]
@@ -47,6 +54,21 @@ def refuse(settings: Settings, file: Path) -> None:
     problems = check(settings, str(file))
     if problems:
         raise ConfigError(*problems)
+
+
+def told_old(statuses: Sequence[SloStatus], settings: Settings) -> bool:
+    """Whether the newest status is too old to stand for now; then a warning says so on stderr.
+
+    A replay's clock is its own: there nothing is old.
+    """
+    newest = max(each.at for each in statuses)
+    age = time.time() - newest
+    if settings.clock != "wall" or age <= max(_OLD, 10 * settings.slo.scrape_interval):
+        return False
+    when = datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    said = f"warning: last evaluated {when}, {speak_duration(round(age))} ago: does `mlobs serve` run?"
+    typer.echo(said, err=True)
+    return True
 
 
 def server(url: str, option: str = "--prometheus") -> Prometheus:

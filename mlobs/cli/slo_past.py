@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlobs.cli.slo_common import Config, File, Json, load, refuse, server
+from mlobs.cli.slo_common import Config, File, Json, load, refuse, server, told_old
 from mlobs.errors import (
     EXIT_FINDING,
     EXIT_FINE,
+    EXIT_UNAVAILABLE,
     ConfigError,
     NothingJudgedError,
     Problem,
@@ -38,7 +39,8 @@ def explain(
 ) -> None:
     """Say in words what an objective promises, what was spent and by what, and when the rest is gone.
 
-    Exit 0; 1 where it burns or is spent; 3 where nothing has been evaluated.
+    Exit 0; 1 where it burns or is spent; 3 where nothing has been evaluated in the last minutes, or data are
+    absent.
 
     Example: mlobs slo explain -c mlobs.yaml
     """
@@ -64,8 +66,11 @@ def explain(
             )
         )
     typer.echo("\n\n".join(words(objectives[each], found[each], settings) for each in wanted))
-    troubled = {found[each].state for each in wanted} & {"burning", "exhausted"}
-    raise typer.Exit(EXIT_FINDING if troubled else EXIT_FINE)
+    states = {found[each].state for each in wanted}
+    old = told_old([found[each] for each in wanted], settings)
+    if states & {"burning", "exhausted"}:
+        raise typer.Exit(EXIT_FINDING)
+    raise typer.Exit(EXIT_UNAVAILABLE if old or "absent" in states else EXIT_FINE)
 
 
 def backtest(
@@ -283,7 +288,7 @@ def _show(found: list[Backtest]) -> None:
     from mlobs.durations import speak_duration
 
     table = Table(box=None, pad_edge=False)
-    columns = "slo, days, pages, a week, false, tickets, incidents, missed, median delay, budget spent"
+    columns = "slo, days, pages, a week, false, tickets, incidents, missed, median delay, spent a period"
     for column in columns.split(", "):
         table.add_column(column)
     for each in found:

@@ -50,7 +50,7 @@ class Backtest:
     bad: float
     total: float
     spent: float | None
-    """Share of the budget that the stretch would have cost, per period; None without events."""
+    """Share of its budget that a whole period at the stretch's pace would have cost; None without events."""
     worst_spent: float | None
     """The most that any period-long window of it cost."""
 
@@ -91,17 +91,20 @@ def backtest(plan: Plan, past: Past, incidents: Sequence[tuple[float, float]] | 
 
 
 def trouble(plan: Plan, past: Past) -> list[tuple[float, float]]:
-    """Stretches in which events went bad faster than allowed, joined over short pauses, if they cost
-    enough."""
+    """Stretches in which events went bad faster than allowed, joined over short pauses and over times without
+    any event (between slices of a day, or a night), if they cost enough."""
     bad, total = np.diff(past.bad, prepend=past.bad[0]), np.diff(past.total, prepend=past.total[0])
     burning = bad > plan.share * total
     joined: list[list[float]] = []
+    before = -1
     for first, last in stretches(burning):
         start, end = float(past.times[max(0, first - 1)]), float(past.times[last])
-        if joined and start - joined[-1][1] <= MERGE:
+        silent = joined and past.total[first - 1] <= past.total[before]
+        if joined and (silent or start - joined[-1][1] <= MERGE):
             joined[-1][1] = end
         else:
             joined.append([start, end])
+        before = last
     return [(start, end) for start, end in joined if _cost(plan, past, start, end) >= WORTH]
 
 

@@ -27,6 +27,8 @@ GOOD = {
     "ratio": "events are good",
     "composite": "looks find every one of {of} keeping its promise",
 }
+_PARTS = {"p99": "slow requests"}
+"""What is told apart by part, where it is not the objective's events."""
 
 
 def explain(objective: ObjectiveSettings, status: SloStatus, settings: Settings) -> str:
@@ -56,7 +58,8 @@ def _lines(objective: ObjectiveSettings, status: SloStatus, settings: Settings) 
         )
     if status.spent_by:
         shares = ", ".join(f"{part} {bad:,.0f}" for part, bad in status.spent_by[:5])
-        yield f"Spent by: {shares}."
+        unit = _PARTS.get(status.kind, status.unit)
+        yield f"Spent by ({unit}): {shares}."
     yield from _forecast(status, zone)
     if status.firing is not None and status.since is not None:
         yield f"Firing: a {status.firing} since {_date(status.since, zone)}."

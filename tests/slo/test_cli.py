@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from mlobs.cli import slo_common
 from mlobs.cli.slo import app
 from mlobs.errors import ConfigError, UnavailableError
 from tests.slo.test_engine import outage, steady
@@ -65,7 +66,8 @@ def test_status_without_an_evaluation_says_what_to_start(config: Path) -> None:
     assert "mlobs serve" in str(done.exception)
 
 
-def test_status_exits_0_while_all_is_well_and_1_once_it_burns(config: Path) -> None:
+def test_status_exits_0_while_all_is_well_and_1_once_it_burns(config: Path, monkeypatch) -> None:
+    monkeypatch.setattr(slo_common.time, "time", lambda: START + 8 * 3600)
     world = World(settings(objective("up", "availability")), file_store(config.parent / "mlobs.db"))
     world.run(START, START + 8 * 3600, 300, steady)
     done = run("status", "-c", config, "--json")

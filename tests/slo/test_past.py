@@ -14,14 +14,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
+from mlobs.cli import slo_common
 from mlobs.cli.slo import app
 from mlobs.errors import ConfigError, NothingJudgedError, UnavailableError
-from mlobs.slo.backtest import backtest
+from mlobs.slo.backtest import backtest, trouble
 from mlobs.slo.burn import Count
 from mlobs.slo.burn import firing as firing_now
 from mlobs.slo.evaluate import plan
+from mlobs.slo.explain import explain
 from mlobs.slo.prometheus import Prometheus, step_of
 from mlobs.slo.replay import Past, firing, slices_of
+from mlobs.slo.status import SloStatus
 from tests import servers
 from tests.slo.test_engine import outage, steady
 from tests.slo.world import START, World, file_store, objective, settings
@@ -84,6 +87,17 @@ def test_a_backtest_finds_the_outage_and_its_delay_and_nothing_else() -> None:
     assert found.spent == pytest.approx((1800 + 3) / (14 * DAY * 0.001))
 
 
+def test_bad_slices_with_nothing_counted_between_them_are_one_incident() -> None:
+    """Slices of a day among points of an hour: five bad days in a row are not five incidents."""
+    each = objective("p99", "p99", "0.9")
+    planned = plan(each, settings(each))
+    times = np.arange(0.0, 22 * DAY + 1, HOUR)
+    day = np.where(times % DAY == 0, 1.0, 0.0) * (times > 0)
+    bad = day * ((times > 10 * DAY) & (times <= 15 * DAY) | (times == 19 * DAY))
+    found = trouble(planned, Past(times, np.cumsum(bad), np.cumsum(day)))
+    assert found == [(11 * DAY - HOUR, 15 * DAY), (19 * DAY - HOUR, 19 * DAY)]
+
+
 def test_an_incident_that_no_tier_sees_is_missed() -> None:
     found = backtest(UP, even(14, []), incidents=[(DAY, DAY + HOUR)])
     assert found.missed == 1
@@ -131,6 +145,38 @@ def test_backtest_without_a_past_says_so(tmp_path: Path) -> None:
     (tmp_path / "mlobs.yaml").write_text(FILE)
     done = run("backtest", tmp_path / "mlobs.yaml")
     assert isinstance(done.exception, NothingJudgedError)
+
+
+def test_explain_of_slices_says_that_its_parts_are_slow_requests() -> None:
+    each = objective("p99", "p99", "0.99")
+    config = settings(each)
+    status = SloStatus(
+        "p99", "fraud", "p99", "99%", "ok", "fine", "slices", 30 * DAY, START, 5.0, 22.0, 3.0, 1.6, -0.6,
+        -2.0, 432.0, -200.0, spent_by=(("model_version=2", 133.0),),
+    )  # fmt: skip
+    assert "Spent by (slow requests): model_version=2 133." in explain(
+        config.slo.objectives[0], status, config
+    )
+
+
+@pytest.mark.parametrize("command", ["status", "explain"])
+def test_what_was_evaluated_long_ago_is_not_fine(tmp_path: Path, command: str, monkeypatch) -> None:
+    (tmp_path / "mlobs.yaml").write_text(FILE)
+    world = World(settings(objective("up", "availability")), file_store(tmp_path / "mlobs.db"))
+    world.run(START, START + 8 * HOUR, 300, steady)
+    world.store.close()
+    now = START + 8 * HOUR + 200
+    monkeypatch.setattr(slo_common.time, "time", lambda: now)
+    done = run(command, "-c", tmp_path / "mlobs.yaml")
+    assert (done.exit_code, done.stderr) == (0, "")
+    now += 4 * HOUR
+    done = run(command, "-c", tmp_path / "mlobs.yaml")
+    assert done.exit_code == 3
+    assert (
+        "warning: last evaluated 2023-11-14 08:00 UTC, 4 h 3 min ago: does `mlobs serve` run?" in done.stderr
+    )
+    (tmp_path / "mlobs.yaml").write_text("clock: driven\n" + FILE)  # a replay's time is its own
+    assert run(command, "-c", tmp_path / "mlobs.yaml").exit_code == 0
 
 
 def test_explain_says_it_in_words(watched: Path) -> None:
