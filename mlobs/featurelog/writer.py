@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import re
 import socket
@@ -343,9 +344,8 @@ class FeatureLog:
 
     def _oldest(self) -> float | None:
         try:
-            record = self._taken[0][1] if self._taken else self._buffer[0][1]
-            return float(record.event_time)
-        except (IndexError, TypeError, ValueError):  # an empty buffer, or a time that is none
+            return _time_of(self._taken[0] if self._taken else self._buffer[0])
+        except IndexError:  # an empty buffer
             return None
 
     def _flush(self, timeout: float, closing: bool = False) -> bool:
@@ -427,13 +427,13 @@ class FeatureLog:
         if not self._taken:
             return b""
         encoded = encode(self._taken, self.writer, self._numbers.value, masker)
-        newest = self._taken[-1][1].event_time
+        newest = _time_of(self._taken[-1])
         with self._books:
             self._taken = []
             self._staged_count += encoded.rows
             if encoded.lost:
                 self._lost[UNENCODABLE] += encoded.lost
-            self._event_time_in = newest
+            self._event_time_in = self._event_time_in if newest is None else newest
         return encoded.data or self._encode_slice(masker)
 
     def _write_staged(self) -> None:
@@ -539,6 +539,15 @@ def _folder(destination: str, problems: list[Problem]) -> Path:
     if path.exists() and not path.is_dir():
         problems.append(Problem("feature_log", "a directory", f"the file {path}", "name a directory"))
     return path
+
+
+def _time_of(numbered: Numbered) -> float | None:
+    """A record's event time; None for one that is no finite number, which no page of metrics could show."""
+    try:
+        found = float(numbered[1].event_time)
+    except (OverflowError, TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _with_queued(ledger: Ledger, queued: int) -> Ledger:

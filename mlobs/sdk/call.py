@@ -97,7 +97,10 @@ class Call:
 
     def set_features(self, features: Mapping[str, Any]) -> None:
         """Features that the function read by itself: copied now, over what the arguments gave."""
-        self.features = {**(self.features or {}), **features}
+        try:
+            self.features = {**(self.features or {}), **features}
+        except Exception as problem:  # noqa: BLE001 - the guard's: a store may give None for a row
+            self.guard.swallow("features", problem)
 
     def set_decision(self, decision: str | bool) -> None:
         """What was decided (`approve`, `block`): counted in `mlobs_predictions_total` when the call ends."""

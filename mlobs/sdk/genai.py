@@ -74,7 +74,10 @@ class Generation:
         """`count` output tokens came just now; 0.1 us. For chunks of several tokens give their number."""
         if self._first is None:
             self._first = perf_counter()
-        self._counted += count
+        try:
+            self._counted += count
+        except Exception as problem:  # noqa: BLE001 - the guard's: no number
+            default_runtime().guard.swallow("tokens", problem)
 
     def usage(self, *, input: int | None = None, output: int | None = None) -> None:  # noqa: A002 - the words
         """What the engine says of tokens in and out: it wins over what was counted."""

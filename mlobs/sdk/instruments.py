@@ -11,7 +11,8 @@
     mlobs.feature_age("balance", now - row.updated)
 
 Inside an observed call the model is that call's; elsewhere say it. Nothing here raises: a value that is no
-finite number is not counted, and the guard counts that. One of these costs about 2 us.
+finite number, or a size or duration below 0, is not counted, and the guard counts that. One of these costs
+about 2 us.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _age_bounds: WeakKeyDictionary[Meter, dict[str, Bounds]] = WeakKeyDictionary()
 def observe_value(
     runtime: Runtime, family: Family, values: tuple[str, ...], bounds: Bounds, value: float
 ) -> None:
-    """Count `value` in a histogram's cells. Raises ValueError for what is no finite number."""
+    """Count `value` in a histogram's cells. Raises ValueError as `add_value` does."""
     add_value(runtime.meter, family, values, bounds, value)
 
 
@@ -125,11 +126,20 @@ def _oldest(runtime: Runtime, model: str) -> float:
     )
 
 
+def _name_of(stage: object) -> str:
+    """The stage's label; empty, counted, for an object that has no text."""
+    try:
+        return clean_label(stage)
+    except Exception as problem:  # noqa: BLE001 - the guard's
+        default_runtime().guard.swallow("stage", problem)
+        return ""
+
+
 class Queue:
     """Something waits before a stage: its length and how long. Made once, used from any thread or task."""
 
     def __init__(self, stage: str, model: str | None) -> None:
-        self._stage, self._model = clean_label(stage), model
+        self._stage, self._model = _name_of(stage), model
 
     def _values(self) -> tuple[str, str]:
         return model_of_call(self._model), self._stage
@@ -138,7 +148,10 @@ class Queue:
         """What waits now, where you know it (`q.qsize()`); otherwise `wait` and `entered` count it."""
         runtime = default_runtime()
         try:
-            runtime.meter.block(LENGTH, self._values())[0] = float(length)
+            waiting = float(length)
+            if not math.isfinite(waiting):
+                raise ValueError("not a finite number")
+            runtime.meter.block(LENGTH, self._values())[0] = waiting
         except Exception as problem:  # noqa: BLE001 - the guard's
             runtime.guard.swallow("queue", problem)
 
@@ -149,8 +162,14 @@ class Queue:
 
     def left(self, entered: float) -> None:
         """It waits no longer."""
+        now = perf_counter()
         self._count(-1.0)
-        self.waited(perf_counter() - entered)
+        try:
+            took = now - entered
+        except Exception as problem:  # noqa: BLE001 - the guard's: not what `entered` gave
+            default_runtime().guard.swallow("queue", problem)
+            return
+        self.waited(took)
 
     def waited(self, seconds: float) -> None:
         """Something waited for so long: the duration alone."""
@@ -181,11 +200,16 @@ class Cache:
     """A cache before a stage, counted by result: `hit`, `miss`, `error`."""
 
     def __init__(self, stage: str, model: str | None) -> None:
-        self._stage, self._model = clean_label(stage), model
+        self._stage, self._model = _name_of(stage), model
 
     def looked(self, found: bool) -> None:
-        """A look that found it, or not."""
-        self._count(HIT if found else MISS)
+        """A look that found it, or not: anything that has a truth value."""
+        try:
+            result = HIT if found else MISS
+        except Exception as problem:  # noqa: BLE001 - the guard's; a frame or an array has none
+            default_runtime().guard.swallow("cache", problem)
+            return
+        self._count(result)
 
     def failed(self) -> None:
         """The cache itself did not answer."""

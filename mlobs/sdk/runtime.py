@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from itertools import cycle
+from math import isfinite
 from time import thread_time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -148,9 +149,11 @@ class Runtime:
         return used
 
     def label(self, prediction_id: str, value: Scalar, event_time: float | None) -> None:
-        """Hand a label to the feature log, if there is one."""
+        """Hand a label to the feature log, if there is one. Raises for an `event_time` that is no number."""
         if self.log is not None:
-            at = self.clock() if event_time is None else event_time
+            at = self.clock() if event_time is None else float(event_time)
+            if not isfinite(at):
+                raise ValueError("event_time is not a finite number")
             self.log.offer_label(LabelRecord("", str(prediction_id), value, at, self.settings.service))
 
     def ledgers(self) -> list[Ledger]:
