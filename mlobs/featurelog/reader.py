@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +44,8 @@ from mlobs.settings import Settings
 _BROKEN: Final = (ValueError, TypeError, KeyError, IndexError, pa.ArrowException)
 _LATE_COMMITS: Final = 6 * 3600.0
 """Seconds by which the clocks of committing machines may differ."""
+_LAST_TIME: Final = 253402300799.0
+"""The last second of 9999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +284,7 @@ class LogReader:
                 self._spans[segment.name] = span
             if parts:
                 yield self._in_force(_build(parts, RECORD_COLUMNS, {}, Counts()), model)
-        for _entry, file in self._files_newest_first():
+        for file in self._files_newest_first(lambda: max(start, floor())):
             if (
                 file.model is None
                 or model not in ("", file.model)
@@ -309,9 +311,16 @@ class LogReader:
         ]
         return combine(parts, RECORD_COLUMNS, {}) if parts else one
 
-    def _files_newest_first(self) -> list[tuple[Entry, LakeFile]]:
-        pairs = [(entry, file) for entry in self.lake.entries() for file in entry.files]
-        return sorted(pairs, key=lambda pair: -pair[1].end)
+    def _files_newest_first(self, since: Callable[[], float]) -> Iterator[LakeFile]:
+        """Files of the entry that was committed last first. One from before `since()`, by its name, is not
+        even fetched: what it holds is older, were the clock that dated it hours behind.
+        """
+        for name in reversed(self.lake.names()):
+            if name < stamp(min(max(0.0, since() - _LATE_COMMITS), _LAST_TIME)):
+                return
+            entry = self.lake.entry(name)
+            if entry is not None:
+                yield from sorted(entry.files, key=lambda file: -file.end)
 
 
 def reader_of(settings: Settings) -> LogReader | None:

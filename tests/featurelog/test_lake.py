@@ -14,7 +14,7 @@ import pytest
 from mlobs.errors import ConfigError, UnavailableError
 from mlobs.featurelog import compact as compacting
 from mlobs.featurelog.compact import compact
-from mlobs.featurelog.lake import Lake
+from mlobs.featurelog.lake import Entry, Lake
 from mlobs.featurelog.reader import LogReader
 from mlobs.featurelog.retention import expire, plan_expiry
 from mlobs.featurelog.spool import list_segments
@@ -358,6 +358,39 @@ def test_evidence_is_found_in_the_lake_too(tmp_path: Path) -> None:
     (found,) = reader.find(trace_ids=[f"{7:032x}"])
     assert (found.prediction_id, found.stage_durations_s) == ("p7", {"inference": 0.005})
     assert column(reader.scan(1005.0, 1007.0), "prediction_id") == ["p5", "p6", "p7"]
+
+
+class Counted(Lake):
+    """Notes which entries are asked for."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
+        self.fetched: list[str] = []
+
+    def entry(self, name: str) -> Entry | None:
+        self.fetched.append(name)
+        return super().entry(name)
+
+
+def test_looking_back_an_hour_fetches_no_older_commits(tmp_path: Path) -> None:
+    """A lake of months has tens of thousands of entries, and a page has two seconds to ask for evidence."""
+    days = [NOW + day * 86400.0 for day in range(5)]
+    for number, at in enumerate(days):
+        log = opened(tmp_path)
+        log.offer(record(number, event_time=at - 100, trace_id=f"t{number}"))
+        assert log.close(5)
+        compact(tmp_path, DiskStorage(tmp_path), at)
+    newest = max(Lake(DiskStorage(tmp_path)).names())
+    for look in (
+        lambda reader: column(reader.scan(days[-1] - 3600, days[-1]), "prediction_id"),
+        lambda reader: column(reader.scan(0.0, 9e9, limit=1), "prediction_id"),
+        lambda reader: [each.prediction_id for each in reader.find(trace_ids=["t4"], limit=1)],
+    ):
+        reader, lake = LogReader(tmp_path), Counted(DiskStorage(tmp_path))
+        reader.lake = lake
+        assert look(reader) == ["p4"]
+        assert lake.fetched == [newest]
+    assert len(LogReader(tmp_path).scan(0.0, 9e9)) == 5
 
 
 def test_a_newer_manifest_is_refused_with_advice(tmp_path: Path) -> None:
