@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -49,6 +50,10 @@ class State:
     """Every lake entry with a smaller name is done with."""
     offsets: dict[str, int] = field(default_factory=dict)
     """Next Kafka offset by partition."""
+    last: dict[str, str] = field(default_factory=dict)
+    """The newest lake entry that told of a writer."""
+    past_gaps: int = 0
+    """Numbers missing of writers that were forgotten."""
 
     def account(self, writer: str) -> Account:
         return self.accounts.setdefault(writer, Account())
@@ -58,7 +63,18 @@ class State:
 
     @property
     def gaps(self) -> int:
-        return sum(account.gaps for account in self.accounts.values())
+        return self.past_gaps + sum(account.gaps for account in self.accounts.values())
+
+    def forget(self, before: str, living: Container[str]) -> None:
+        """Drop writers of whom no lake entry told since the one named `before`, but their gaps: each process
+        is a writer, and a year of them would be a megabyte to store with every poll. `living` stay.
+        """
+        for writer in [writer for writer, name in self.last.items() if name < before]:
+            if writer not in living:
+                self.past_gaps += self.account(writer).gaps
+                del self.last[writer]
+                self.accounts.pop(writer, None)
+                self.positions.pop(writer, None)
 
     def dump(self) -> bytes:
         return msgspec.msgpack.encode(
@@ -72,6 +88,8 @@ class State:
                 "types": self.types,
                 "entries": [self.entries_from, sorted(self.entries)],
                 "offsets": self.offsets,
+                "last": self.last,
+                "past": self.past_gaps,
             }
         )
 
@@ -94,6 +112,8 @@ def load_cursor(cursor: bytes | None) -> State:
             set(data["entries"][1]),
             data["entries"][0],
             dict(data["offsets"]),
+            dict(data.get("last", {})),
+            data.get("past", 0),
         )
     except (msgspec.DecodeError, KeyError, TypeError, ValueError, IndexError):
         raise UnreadableError(

@@ -44,6 +44,8 @@ from mlobs.settings import Settings
 _BROKEN: Final = (ValueError, TypeError, KeyError, IndexError, pa.ArrowException)
 _LATE_COMMITS: Final = 6 * 3600.0
 """Seconds by which the clocks of committing machines may differ."""
+_REMEMBERED: Final = 7 * 86400.0
+"""Seconds of commits for which a writer is remembered after its last one."""
 _LAST_TIME: Final = 253402300799.0
 """The last second of 9999."""
 
@@ -123,6 +125,9 @@ class LogReader:
         segments = self._segments()
         if self._poll_lake(state, counts, found):
             self._poll_spool(segments, state, counts, found)
+            if state.entries_from:
+                before = stamp(max(0.0, commit_time(state.entries_from) - _REMEMBERED))
+                state.forget(before, {segment.writer for segment in segments})
         tables = {}
         for model in found.models():
             types = state.types_of(f"m:{model}")
@@ -207,6 +212,7 @@ class LogReader:
             if not self._poll_entry(entry, state, counts, found):
                 return False
             state.entries.add(name)
+            state.last.update(dict.fromkeys(entry.offered, name))
         if names:
             bound = max(0.0, commit_time(max(names)) - _LATE_COMMITS)
             state.entries_from = max(state.entries_from, stamp(bound))

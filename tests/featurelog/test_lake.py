@@ -3,7 +3,7 @@
 import itertools
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from mlobs.errors import ConfigError, UnavailableError
 from mlobs.featurelog import compact as compacting
 from mlobs.featurelog.compact import compact
+from mlobs.featurelog.cursor import load_cursor
 from mlobs.featurelog.lake import Entry, Lake
 from mlobs.featurelog.reader import LogReader
 from mlobs.featurelog.retention import expire, plan_expiry
@@ -52,7 +53,7 @@ class Both(LogReader):
         self.lake = Lake(storage)
 
 
-def fill(folder: Path, numbers: Iterator[int] | range, **options: Any) -> None:
+def fill(folder: Path, numbers: Iterable[int], **options: Any) -> None:
     log = opened(folder, **options)
     for number in numbers:
         log.offer(record(number, event_time=number * 600.0, model="fraud" if number % 3 else "churn"))
@@ -358,6 +359,40 @@ def test_evidence_is_found_in_the_lake_too(tmp_path: Path) -> None:
     (found,) = reader.find(trace_ids=[f"{7:032x}"])
     assert (found.prediction_id, found.stage_durations_s) == ("p7", {"inference": 0.005})
     assert column(reader.scan(1005.0, 1007.0), "prediction_id") == ["p5", "p6", "p7"]
+
+
+def test_writers_that_ended_long_ago_leave_the_cursor_but_for_their_gaps(tmp_path: Path) -> None:
+    """Each process is a writer: a service that recycles its workers has thousands in a month."""
+    storage, reader = DiskStorage(tmp_path), LogReader(tmp_path)
+    living = opened(tmp_path)
+    living.offer(record(100))
+    assert living.flush(5)
+    log = opened(tmp_path, segment_bytes=1)
+    for number in range(4):
+        log.offer(record(number))
+        assert log.flush(5)
+    assert log.close(5)
+    lost = next(each for each in list_segments(tmp_path) if each.sealed and each.number == 1)
+    lost.path.unlink()
+    compact(tmp_path, storage, NOW)
+    chunk = reader.poll()
+    found, gaps = ids(chunk.records), chunk.stats.gaps
+    assert gaps > 0
+    sizes = []
+    for day in range(1, 13):
+        fill(tmp_path, [1000 + day])
+        compact(tmp_path, storage, NOW + day * 86400.0)
+        chunk = LogReader(tmp_path).poll(chunk.cursor)
+        found += ids(chunk.records)
+        sizes.append(len(load_cursor(chunk.cursor).accounts))
+        assert (chunk.stats.gaps, chunk.stats.duplicates) == (gaps, 0)
+    assert sizes[-1] == sizes[-3] <= 10, "the last week's, and the one that lives"
+    living.offer(record(101))
+    assert living.close(5)
+    compact(tmp_path, storage, NOW + 13 * 86400.0)
+    chunk = LogReader(tmp_path).poll(chunk.cursor)
+    assert (ids(chunk.records), chunk.stats.gaps, chunk.stats.duplicates) == (["p101"], gaps, 0)
+    assert sorted(found) == sorted({*found}), "once each"
 
 
 class Counted(Lake):
