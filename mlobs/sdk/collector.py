@@ -90,11 +90,32 @@ def _requests(runtime: Runtime, view: View) -> Iterator[Metric]:
             info.add_metric((service, *key.values), 1.0)
         threshold = runtime.settings.good_threshold(key.values[0])
         for result, count in good.results(by_outcome, bounds, threshold, apart.get(key.values, {})).items():
-            predictions.add_metric((service, *key.values, result), count)
+            shown = _never_less(runtime, view, key.values, result, threshold, count)
+            predictions.add_metric((service, *key.values, result), shown)
     yield durations
     yield predictions
     yield in_flight
     yield info
+
+
+_DIFFERENCES = {names.OK: meter.GOOD_OK, good.SLOW: meter.GOOD_SLOW}
+
+
+def _never_less(
+    runtime: Runtime, view: View, values: tuple[str, ...], result: str, threshold: float | None, count: float
+) -> float:
+    """`count`, or what any worker showed before, by the same threshold, if that was more.
+
+    It is calls minus spoiled ones, and calls end between the reading of the two: a little less the next time
+    would be a reset of the counter.
+    """
+    family = _DIFFERENCES.get(result)
+    if family is None:
+        return count
+    key = meter.Key(family, (*values, repr(threshold)))
+    cells = runtime.meter.block(family, key.values)
+    cells[0] = max(count, cells[0], view.most.get(key, 0.0))
+    return cells[0]
 
 
 def _add_histogram(

@@ -67,6 +67,9 @@ PREDICTIONS = Family(names.PREDICTIONS, COUNTER, (*_MODEL, names.DECISION), "Cal
 GOOD = Family(
     names.GOOD_PREDICTIONS, SPOILED, (*_MODEL, names.RESULT), "Calls by what kept them from being good."
 )
+GOOD_OK = Family("good_ok", INTERNAL, (*_MODEL, "threshold"), "", "max")
+GOOD_SLOW = Family("good_slow", INTERNAL, (*_MODEL, "threshold"), "", "max")
+"""The most that any worker has shown of what is a difference of two counts."""
 
 ERRORS = Family(names.INTERNAL_ERRORS, INTERNAL, (names.REASON,), "")
 OVERFLOW = Family(names.LABEL_OVERFLOW, INTERNAL, (names.METRIC,), "")

@@ -14,6 +14,8 @@ from mlobs.sdk.exemplars import Noted, Series
 from mlobs.sdk.meter import (
     ERRORS,
     EXEMPLARS,
+    GOOD_OK,
+    GOOD_SLOW,
     INTERNAL,
     LEDGER,
     LEDGER_AGE,
@@ -48,6 +50,8 @@ class View:
     overflow: Mapping[str, float]
     ledgers: Sequence[Ledger]
     exemplars: Mapping[Series, Sequence[Noted]]
+    most: Mapping[Key, float]
+    """The most that was shown so far of each GOOD_OK and GOOD_SLOW."""
 
 
 def view_of(runtime: Runtime) -> View:
@@ -58,7 +62,8 @@ def view_of(runtime: Runtime) -> View:
             return _of_all(runtime)
         except Exception as problem:  # noqa: BLE001 - the guard's
             runtime.guard.swallow("workers_view", problem)
-    blocks = [block for block in runtime.meter.read() if block[0].family.kind != INTERNAL]
+    everything = list(runtime.meter.read())
+    blocks = [block for block in everything if block[0].family.kind != INTERNAL]
     return View(
         runtime.settings.service,
         blocks,
@@ -69,7 +74,12 @@ def view_of(runtime: Runtime) -> View:
         dict(runtime.meter.overflow),
         runtime.ledgers(),
         runtime.exemplars.all(),
+        _most((key, cells[0]) for key, cells, _ in everything),
     )
+
+
+def _most(blocks: Iterable[tuple[Key, float]]) -> dict[Key, float]:
+    return {key: value for key, value in blocks if key.family in (GOOD_OK, GOOD_SLOW)}
 
 
 def publish(runtime: Runtime) -> None:
@@ -144,6 +154,7 @@ def _of_all(runtime: Runtime) -> View:
         by_family[OVERFLOW],
         list(_ledgers(own)),
         {key.values: list(exemplars.read(cells)) for key, cells, _ in shown if key.family == EXEMPLARS},
+        _most(own),
     )
 
 

@@ -13,11 +13,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import generate_latest
 
 import mlobs
 from mlobs import names
@@ -25,9 +27,11 @@ from mlobs.sdk import merging, rundir
 from mlobs.sdk.api import _BINDINGS, installed
 from mlobs.sdk.buckets import make_bounds, plain_bounds
 from mlobs.sdk.cellfile import CellFile, records, records_and_life
+from mlobs.sdk.collector import make_registry
 from mlobs.sdk.meter import (
     COUNTER,
     GAUGE,
+    GOOD,
     HISTOGRAM,
     LEDGER,
     LEDGER_NOW,
@@ -39,7 +43,7 @@ from mlobs.sdk.meter import (
 )
 from mlobs.sdk.runtime import Runtime
 from mlobs.sdk.workers import ACCUMULATOR, Crew
-from mlobs.settings import Settings
+from mlobs.settings import ObjectiveSettings, Settings, SliSettings, SloSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLS = Family("calls_total", COUNTER, ("by",), "Calls.")
@@ -60,6 +64,14 @@ def crew(folder: Path, trouble: Callable[[str, Exception], None] = raising) -> C
 def die(one: Crew) -> None:
     """As the kernel does it: the lock is free, the file is there."""
     os.close(one.file._held)
+
+
+def member(folder: Path, settings: Settings | None = None) -> Runtime:
+    """A worker, as `init` makes it."""
+    found = Runtime(settings or Settings(service="s"), meter=Meter(), strict=True)
+    found.crew = crew(folder)
+    found.meter.move(found.crew)
+    return found
 
 
 def shown(one: Crew, meter: Meter | None = None) -> dict[tuple[str, ...], list[float]]:
@@ -330,6 +342,38 @@ def test_a_fold_that_was_killed_half_way_counts_nothing_twice(tmp_path: Path) ->
     assert last._read()[0][Key(CALLS, ("all",))].rounded() == [3]
     assert shown(last)["calls_total", "all"] == [3]
     assert not one.file.path.exists()
+
+
+def test_good_predictions_do_not_go_back_whichever_worker_reads_between_two_counts(tmp_path: Path) -> None:
+    """A spoiled call is two counts; who reads one without the other shows a good prediction too many."""
+    workers = [member(tmp_path), member(tmp_path)]
+    requests = workers[0].meter.block(REQUEST, ("m", "1"), workers[0].bounds("m"))
+
+    def ended(calls: int) -> None:
+        requests[0] += calls
+        requests[2] += calls
+
+    def good(by: Runtime) -> float:
+        page = generate_latest(make_registry(by)).decode()
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in page.splitlines()
+            if line.startswith("mlobs_good_predictions_total{") and 'result="ok"' in line
+        )
+
+    ended(5)
+    assert [good(one) for one in workers] == [5, 5]
+    ended(1)
+    assert good(workers[0]) == 6  # too early
+    workers[0].meter.add(GOOD, ("m", "1", "invalid"))
+    assert [good(one) for one in workers] == [6, 6]
+    die(workers[0].crew)
+    assert good(workers[1]) == 6
+    assert good(member(tmp_path)) == 6
+    stricter = ObjectiveSettings("o", SliSettings("p99", Decimal("0.001")), Decimal("0.99"), "m")
+    assert good(member(tmp_path, Settings(service="s", slo=SloSettings(objectives=(stricter,))))) == 5, (
+        "of another threshold it is another count"
+    )
 
 
 def test_a_new_file_that_one_who_tidies_looks_at_is_made_again(
