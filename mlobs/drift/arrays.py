@@ -107,7 +107,9 @@ def _plain_array(array: pa.Array) -> pa.Array:
         elif pa.types.is_run_end_encoded(array.type):
             array = pc.run_end_decode(array)
         elif pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
+            # Arrow cannot decode a dictionary of views (polars: Categorical, Enum): its words come first.
+            words = _plain_array(array.dictionary)
+            array = pa.DictionaryArray.from_arrays(array.indices, words).dictionary_decode()
         else:
             array = array.cast(_plain_type(array.type))
     return array

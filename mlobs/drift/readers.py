@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -23,6 +25,8 @@ from mlobs.errors import UnreadableError, UsageError, shown
 
 CSV_BLOCK = 1 << 22
 """Bytes of CSV that are held at once."""
+CONTINUATION = b"\xff\xff\xff\xff"
+"""What every message of an Arrow stream begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +61,27 @@ def open_table(path: str | Path, columns: Sequence[str] | None = None) -> Source
         ) from None
     if not head:
         raise _unreadable(where, "a table", "an empty file", "name a Parquet, Arrow or CSV file with data")
-    try:
+    with _mended(where):
         if head[:4] == b"PAR1":
             return _parquet(where, columns)
         if head[:6] == b"ARROW1":
-            return _arrow(where)
+            return _arrow(where, columns)
+        if head[:4] == CONTINUATION:
+            return _arrow_stream(where, columns)
         return _csv(where, head)
-    except (pa.ArrowException, OSError, EOFError) as problem:
-        got = shown(str(problem).split("\n")[0])
-        raise _unreadable(where, "a table that can be read", got, "write the file again") from None
 
 
 def open_frame(frame: object, where: str = "a frame") -> Source:
     """A frame of pandas (2.2 on) or polars, a DuckDB relation, an Arrow table: whatever gives an Arrow stream
     (the PyCapsule interface). Raises UsageError for any other.
 
-    It is asked for its stream once a pass. A pandas column of mixed objects counts as text.
+    It is asked for its stream once a pass; a RecordBatchReader has a single pass, and raises UsageError at
+    the next. A column that Arrow has no type for (mixed objects in pandas, Int128 in polars) counts as text.
     """
     if isinstance(frame, pa.Table):
         return Source(where, "frame", frame.schema, frame.num_rows, lambda: iter([frame]))
+    if isinstance(frame, pa.RecordBatchReader):
+        return _once(frame, where)
     if not hasattr(frame, "__arrow_c_stream__"):
         raise UsageError.of(
             where, "a frame with __arrow_c_stream__", type(frame).__name__, "convert it to an Arrow table"
@@ -93,21 +99,37 @@ def open_frame(frame: object, where: str = "a frame") -> Source:
     return Source(where, "frame", schema, 0, batches)
 
 
-def _column_by_column(frame: object, where: str) -> pa.Table:
-    """A pandas frame whose columns are not all of one type each, or have one name: what does not fit is
+def _once(reader: pa.RecordBatchReader, where: str) -> Source:
+    """A stream that is used up when it was read: what DuckDB's `.arrow()` gives."""
+    passes = [reader]
+
+    def batches() -> Iterator[pa.Table]:
+        if not passes:
+            raise UsageError.of(
+                where, "a table that can be read twice", "a RecordBatchReader", "give it as .read_all()"
+            )
+        for batch in passes.pop():
+            yield pa.Table.from_batches([batch])
+
+    return Source(where, "frame", reader.schema, 0, batches)
+
+
+def _column_by_column(frame: Any, where: str) -> pa.Table:
+    """A frame with a column that Arrow has no type for, or (pandas) two of one name: what does not fit is
     text."""
     names = [str(name) for name in getattr(frame, "columns", ())]
-    if not names or not hasattr(frame, "iloc"):
+    if not names or not (hasattr(frame, "iloc") or hasattr(frame, "to_series")):
         raise UsageError.of(where, "a frame that Arrow can read", type(frame).__name__, "convert it yourself")
     arrays = []
     for place in range(len(names)):
-        values = frame.iloc[:, place]
+        values = frame.iloc[:, place] if hasattr(frame, "iloc") else frame.to_series(place)
         try:
-            arrays.append(pa.array(values, from_pandas=True))
+            array = pa.array(values, from_pandas=True)
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            missing = values.isna()
+            missing = values.isna() if hasattr(values, "isna") else values.is_null()
             words = [None if gone else str(value) for value, gone in zip(values, missing, strict=True)]
-            arrays.append(pa.array(words, pa.string()))
+            array = pa.array(words, pa.string())
+        arrays.append(array)
     return pa.Table.from_arrays(arrays, names=names)
 
 
@@ -168,17 +190,50 @@ def _parquet(where: str, columns: Sequence[str] | None) -> Source:
     return Source(where, "parquet", schema, rows, batches, None if doubled else columnwise)
 
 
-def _arrow(where: str) -> Source:
+def _arrow(where: str, columns: Sequence[str] | None) -> Source:
+    """The file format: batch by batch, the columns asked for."""
     with ipc.open_file(where) as file:
         schema = file.schema
-        rows = sum(file.get_batch(place).num_rows for place in range(file.num_record_batches))
+    options = _fields(schema, columns)
 
     def batches() -> Iterator[pa.Table]:
-        with ipc.open_file(where) as file:
+        with _mended(where), ipc.open_file(where, options=options) as file:
             for place in range(file.num_record_batches):
                 yield pa.Table.from_batches([file.get_batch(place)])
 
-    return Source(where, "arrow", schema, rows, batches)
+    return Source(where, "arrow", schema, 0, batches)
+
+
+def _arrow_stream(where: str, columns: Sequence[str] | None) -> Source:
+    """The stream format, as `pa.ipc.new_stream` writes it."""
+    with pa.OSFile(where) as source, ipc.open_stream(source) as stream:
+        schema = stream.schema
+    options = _fields(schema, columns)
+
+    def batches() -> Iterator[pa.Table]:
+        with _mended(where), pa.OSFile(where) as source, ipc.open_stream(source, options=options) as stream:
+            for batch in stream:
+                yield pa.Table.from_batches([batch])
+
+    return Source(where, "arrow", schema, 0, batches)
+
+
+def _fields(schema: pa.Schema, columns: Sequence[str] | None) -> ipc.IpcReadOptions:
+    """Read the columns asked for alone; the first where none of them is there, as rows are counted by it."""
+    if columns is None or not len(schema):
+        return ipc.IpcReadOptions()
+    asked = [place for place, name in enumerate(schema.names) if name in columns]
+    return ipc.IpcReadOptions(included_fields=asked or [0])
+
+
+@contextmanager
+def _mended(where: str) -> Iterator[None]:
+    """What breaks in the middle of a table, said as at its beginning. Raises UnreadableError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, EOFError) as problem:
+        got = shown(str(problem).split("\n")[0])
+        raise _unreadable(where, "a table that can be read", got, "write the file again") from None
 
 
 def _csv(where: str, head: bytes) -> Source:

@@ -215,7 +215,7 @@ class Trap:
         self._thread.start()
 
     def _run(self) -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         pause = threading.Event()
         while len(self.killed) < self.times and time.monotonic() < until:
             try:
@@ -224,7 +224,9 @@ class Trap:
             except OSError:  # nobody reads yet
                 pause.wait(0.02)
                 continue
-            victim = next(iter(self._readers()), None)
+            # The reader's `open` may still be on its way back: closed now, it would read an empty file.
+            while (victim := next(iter(self._readers()), None)) is None and time.monotonic() < until:
+                pause.wait(0.01)
             if victim is not None:
                 if len(self.killed) + 1 == self.times:
                     self._restore()
@@ -251,7 +253,7 @@ class Trap:
         return [pid for pid in pids if pid != os.getpid() and self._open_in(pid)]
 
     def done(self) -> None:
-        self._thread.join(60)
+        self._thread.join(180)
         assert len(self.killed) == self.times
 
 

@@ -15,7 +15,7 @@ from mlobs.drift import readers
 from mlobs.drift.compare import compare
 from mlobs.drift.readers import open_frame, open_table
 from mlobs.drift.reference import build_reference
-from mlobs.errors import UsageError
+from mlobs.errors import UnreadableError, UsageError
 from tests.drift.test_check_command import run
 
 ROWS = 3000
@@ -57,6 +57,57 @@ def test_a_pandas_column_of_mixed_objects_is_text_and_spoils_no_other() -> None:
     assert reference.spec.columns["mixed"].kind == "category"
     assert reference.spec.columns["n"].kind == "number"
     assert "x" not in reference.spec.columns  # twice
+
+
+def test_a_polars_column_of_categories_or_of_a_type_unknown_to_arrow_spoils_no_other() -> None:
+    pl = pytest.importorskip("polars")
+
+    def frame(names: list[str]) -> object:
+        words = names * (ROWS // len(names))
+        odd = pl.Series([2**100] * ROWS, dtype=pl.Int128)
+        return pl.DataFrame({"w": pl.Series(words, dtype=pl.Categorical), "odd": odd, "x": range(ROWS)})
+
+    reference = build_reference(open_frame(frame(["a", "b", "c"])).batches, "r")
+    assert {name: column.kind for name, column in reference.spec.columns.items()} == {
+        "w": "category", "odd": "category", "x": "number",
+    }  # fmt: skip
+    assert set(reference.spec.columns["w"].categories) == {"a", "b", "c"}
+    result = compare(reference, open_frame(frame(["a", "b", "d"])).batches(), "c")
+    assert {column.name: column.verdict for column in result.columns} == {
+        "w": "drifted", "odd": "ok", "x": "ok",
+    }  # fmt: skip
+    alone = pl.DataFrame({"w": pl.Series(["a", "b", "c"] * (ROWS // 3), dtype=pl.Enum(["a", "b", "c"]))})
+    assert compare(reference, open_frame(alone).batches(), "c").columns[0].verdict == "ok"
+
+
+def test_a_stream_that_is_used_up_says_so_and_is_no_empty_table() -> None:
+    source = open_frame(table(1).to_reader())
+    assert sum(batch.num_rows for batch in source.batches()) == ROWS
+    with pytest.raises(UsageError, match="read_all"):
+        next(iter(source.batches()))
+
+
+@pytest.mark.parametrize("writer", [pa.ipc.new_file, pa.ipc.new_stream])
+def test_arrow_files_and_streams_are_read_batch_by_batch_the_columns_asked_for(
+    writer, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.arrow"
+    made = table(1)
+    with pa.OSFile(str(path), "wb") as sink, writer(sink, made.schema) as out:
+        out.write_table(made, max_chunksize=1000)
+    source = open_table(path, ["n"])
+    assert [(batch.num_rows, batch.schema.names) for batch in source.batches()] == [(1000, ["n"])] * 3
+    assert sum(batch.num_rows for batch in open_table(path, ["gone"]).batches()) == ROWS
+    assert pa.concat_tables(open_table(path).batches()).equals(made)
+
+
+def test_an_arrow_stream_that_was_cut_is_unreadable_and_not_shorter(tmp_path: Path) -> None:
+    path = tmp_path / "t.arrows"
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table(1).schema) as out:
+        out.write_table(table(1), max_chunksize=1000)
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(UnreadableError, match=r"t\.arrows"):
+        list(open_table(path).batches())
 
 
 def test_what_is_no_frame_is_refused() -> None:

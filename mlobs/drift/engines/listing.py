@@ -11,7 +11,7 @@ from pyarrow import fs
 from mlobs.drift.engines.base import FileSlice
 from mlobs.errors import UnreadableError, UsageError, shown
 
-SUFFIXES = (".parquet", ".pq", ".arrow", ".feather", ".csv", ".csv.gz")
+SUFFIXES = (".parquet", ".pq", ".arrow", ".arrows", ".ipc", ".feather", ".csv", ".csv.gz")
 """Files of a folder that are read; one that is named itself is read whatever its name."""
 
 
