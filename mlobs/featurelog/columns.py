@@ -25,7 +25,9 @@ STAGES: Final = "stage_durations_s"
 CONFLICTS: Final = "conflicts"
 
 Types = dict[str, str]
-"""Kind of each typed column, `f`, `i`, `b` or `s`, by name."""
+"""Kind of each typed column, `f`, `i`, `b` or `s`: of features by name, of fields by `_FIELD` and name."""
+_FIELD: Final = "field:"
+"""A feature may be called `prediction` too."""
 
 _ARROW: Final = {"f": pa.float64(), "i": pa.int64(), "b": pa.bool_(), "s": pa.string()}
 _NUMPY: Final = {"f": np.dtype("<f8"), "i": np.dtype("<i8"), "b": np.dtype("?")}
@@ -66,9 +68,12 @@ def table(parts: Sequence[Part], columns: Mapping[str, str | None], types: Types
     arrays: dict[str, pa.Array] = {"event_id": _event_ids(parts)}
     fields = [part.block["fields"] for part in parts]
     for name in _union(columns, *fields):
-        kind = columns.get(name)
-        own = types if kind is None else {name: kind}
+        key = _FIELD + name
+        kind = columns.get(name) or types.get(key)
+        own = {} if kind is None else {name: kind}
         arrays[name] = _merge(name, [each.get(name) for each in fields], pile, own, conflicts)
+        if columns.get(name) is None and name in own:
+            types[key] = own[name]
     if columns is RECORD_COLUMNS:
         features = [part.block["features"] for part in parts]
         stages = [part.block["stages"] for part in parts]
@@ -239,7 +244,7 @@ def combine(tables: Sequence[pa.Table], columns: Mapping[str, str | None], types
         arrays: dict[str, pa.Array] = {"event_id": column_of(each, "event_id", "s")}
         for name in names:
             if name in fixed:
-                kind = columns.get(name) or types.get(name, "s")
+                kind = columns.get(name) or types.get(_FIELD + name, "s")
                 arrays[name] = bring(column_of(each, name, kind), name, kind, conflicts)
         if columns is RECORD_COLUMNS:
             arrays[STAGES] = _bring_struct(each, STAGES, stages, dict.fromkeys(stages, "f"), conflicts)
@@ -260,10 +265,10 @@ def _features_of(table: pa.Table) -> list[pa.Field]:
 
 
 def _typed(table: pa.Table) -> Iterator[tuple[str, pa.Array | pa.ChunkedArray]]:
-    """The columns whose kind is that of their values."""
+    """The columns whose kind is that of their values, by their name in `Types`."""
     for name in ("prediction", "label"):
         if name in table.column_names:
-            yield name, table.column(name)
+            yield _FIELD + name, table.column(name)
     features = _features_of(table)
     if features:
         column = table.column(FEATURES)

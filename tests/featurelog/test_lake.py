@@ -497,6 +497,20 @@ def test_a_file_without_a_value_says_nothing_of_its_type(tmp_path: Path) -> None
         assert whole.column("conflicts").null_count == 4
 
 
+def test_a_feature_may_be_called_prediction(tmp_path: Path) -> None:
+    """Of a model that is fed by another one."""
+    for number in range(2):
+        log = opened(tmp_path)
+        log.offer(record(number, {"prediction": number > 0, "label": 7}, prediction=0.5))
+        assert log.close(5)
+        if not number:
+            compact(tmp_path, DiskStorage(tmp_path), NOW)
+    chunk = read_all(tmp_path)
+    assert [row["prediction"] for row in rows(chunk)] == [0.5, 0.5]
+    assert features_of(chunk) == [{"prediction": False, "label": 7}, {"prediction": True, "label": 7}]
+    assert chunk.records["fraud"].column("conflicts").null_count == 2
+
+
 def test_records_without_features_have_a_file_too(tmp_path: Path) -> None:
     log = opened(tmp_path)
     log.offer(record(0, {}, stage_durations_s={}))
