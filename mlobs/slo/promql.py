@@ -211,6 +211,13 @@ def coverage(length: float, scope: str) -> str:
     return f"clamp_max(sum without (events, sloth_window) (count_over_time({counts})) / {tiles}, 1)"
 
 
+def lived(length: float, scope: str) -> str:
+    """Share of a period since its first counts, in (0, 1]: to the hour, as its tiles are, and rounded up."""
+    counts = f"timestamp({selected(EVENTS, scope, 300.0, 'total')})[{window(length)}:1h]"
+    age = f"time() - sum without (events, sloth_window) (min_over_time({counts})) + 3600"
+    return f"clamp_max(({age}) / {length:.0f}, 1)"
+
+
 def tier(tier: Tier, gates: Gates, scope: str, sliced: bool) -> str:
     """Where the tier burns; the value is the burn rate of the long window."""
     factor = f"{float(tier.factor):g}"

@@ -89,8 +89,11 @@ class RemoteSlo:
     def _status(self, each: Plan, found: Mapping[str, Any], now: float) -> SloStatus:
         objective, period = each.objective, promql.window(each.period)
         bad, total = (found.get(f"{which} {period}", 0.0) for which in ("bad", "total"))
-        account = budgets.budget(bad, total, objective.objective, each.period, 1.0)
         left = found.get(names.RULE_PERIOD_BUDGET_REMAINING)
+        # The rules stretch a period that has only begun: by how much follows from what they say is left.
+        rate = bad / total / each.share if total > 0 else 0.0
+        lived = 1.0 if left is None or rate <= 0 else min(1.0, (1 - left) / rate)
+        account = budgets.budget(bad, total, objective.objective, each.period, lived)
         rates = {}
         for length in window_lengths(each.tiers):
             ratio = found.get(promql.RATIO.format(window=promql.window(length)))

@@ -176,8 +176,13 @@ def _shared(plans: Sequence[Plan], tables: Sequence[Table], scope: str) -> list[
         for length in periods
     ]
     rules.append(_record("slo:period_burn_rate:ratio", "\nor\n".join(rates)))
-    left = f"1 - slo:period_burn_rate:ratio{{{scope}}}"
-    return [*rules, _record(names.RULE_PERIOD_BUDGET_REMAINING, left)]
+    # A period that has only begun is stretched to its length, or the first bad minute spends it all.
+    left = [
+        f"1 - slo:period_burn_rate:ratio{{{scope}}} * {promql.lived(length, scope)}"
+        f" and ({names.RULE_PERIOD_DAYS}{{{scope}}} == {length / 86400:g})"
+        for length in periods
+    ]
+    return [*rules, _record(names.RULE_PERIOD_BUDGET_REMAINING, "\nor\n".join(left))]
 
 
 def _days(tables: Sequence[Table], periods: Sequence[float], scope: str) -> str:

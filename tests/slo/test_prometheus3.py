@@ -25,8 +25,9 @@ from tests.slo.world import objective, settings
 ROOT = Path(__file__).resolve().parents[2]
 SCRAPE = 15
 KNOWN = frozenset(
-    "and bool by clamp_max count count_over_time group_left histogram_count histogram_fraction increase "
-    "label_replace max on or sqrt sum sum_over_time time unless vector without".split()
+    "and bool by clamp_max count count_over_time group_left histogram_count histogram_fraction "
+    "increase label_replace max min_over_time on or sqrt sum sum_over_time time timestamp unless vector "
+    "without".split()
 )
 """Words of PromQL that mean the same in 2.42 and 3; not among them: holt_winters, which 3 renamed."""
 RANGE = re.compile(r"\[(\w+)(?::(\w*))?\]")

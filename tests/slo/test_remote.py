@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 
@@ -84,4 +85,28 @@ def test_a_prometheus_that_does_not_answer_leaves_no_objective_ok() -> None:
     [status] = read.statuses(store)
     assert status.state == "absent"
     assert "connection refused" in status.reason
+    store.close()
+
+
+def test_the_events_that_are_left_stretch_a_young_period_as_the_rules_did() -> None:
+    """A thirtieth of the month has been, and spent a tenth of the budget by 300 of 100,000 requests."""
+    config = settings(objective("up", "availability"))
+    recorded = [
+        ("mlobs:slo_events:sum", 300.0, {"events": "bad", "sloth_window": "30d"}),
+        ("mlobs:slo_events:sum", 100_000.0, {"events": "total", "sloth_window": "30d"}),
+        ("slo:period_error_budget_remaining:ratio", 0.9, {}),
+    ]
+
+    def answer(url: str) -> str:
+        rows = [
+            {"metric": {"__name__": name, "sloth_slo": "up", **labels}, "value": [START, str(value)]}
+            for name, value, labels in recorded
+        ]
+        return json.dumps({"status": "success", "data": {"result": rows}})
+
+    store = open_store("sqlite://", [SCHEMA])
+    RemoteSlo(config, store, None, answer).tick(START)
+    [status] = read.statuses(store)
+    assert status.remaining_events == pytest.approx(2700)
+    assert status.state == "ok"
     store.close()

@@ -132,6 +132,36 @@ def test_the_rules_month_is_the_truth(promtool, tmp_path, begin: float, name: st
     assert done.returncode == 0, f"{name}: {(done.stdout + done.stderr)[-2000:]}"
 
 
+def test_a_bad_minute_of_a_service_that_is_hours_old_spends_no_month_in_the_rules(promtool, tmp_path) -> None:
+    """One minute of the 43 that 99.9 % of 30 days allow; its age is known to the hour, and rounded up. A week
+    allows ten."""
+    month, week = objective("up", "availability"), objective("brief", "availability", period_d=7)
+    [group] = rules_document(settings(month, week))["groups"]
+    (tmp_path / "slo.rules.yaml").write_text(to_yaml({"groups": [{**group, "interval": "5m"}]}))
+    series = 'mlobs_request_duration_seconds_count{{model="fraud",outcome="{}"}}'
+    spent = f"1 - {names.RULE_PERIOD_BUDGET_REMAINING}{{{{slo='{{}}'}}}}"
+    case = {
+        "interval": "1m",
+        "input_series": [  # from the fifth hour on
+            {"series": series.format("ok"), "values": "_x300 0+6000x60 360000 366000+6000x180"},
+            {"series": series.format("error"), "values": "_x300 0x60 6000 6000x180"},
+        ],
+        "promql_expr_test": [
+            {
+                "expr": f"sum(({spent.format(name)}) > bool {0.95 / allowed}) + "
+                f"sum(({spent.format(name)}) < bool {1.4 / allowed})",
+                "eval_time": "9h",
+                "exp_samples": [{"labels": "{}", "value": 2}],
+            }
+            for name, allowed in (("up", 43.2), ("brief", 10.08))
+        ],
+    }
+    tests = {"rule_files": ["slo.rules.yaml"], "evaluation_interval": "5m", "tests": [case]}
+    (tmp_path / "slo.test.yaml").write_text(to_yaml(tests))
+    done = promtool("test", "rules", str(tmp_path / "slo.test.yaml"))
+    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+
+
 def test_an_incident_of_any_hour_weighs_what_it_cost_in_events() -> None:
     """The same over three days with the engine's own arithmetic: coverage scales both alike."""
     world = World(settings(objective("up", "availability", period_d=3)))
