@@ -131,6 +131,11 @@ class Slack:
         """Messages of the channel itself."""
         return [one for one in self.messages.values() if "thread_ts" not in one]
 
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        """What notifies the channel: its messages, and lines of threads that are shown there too."""
+        return [one for one in self.messages.values() if "thread_ts" not in one or one["reply_broadcast"]]
+
     def calls(self, method: str) -> list[Request]:
         return [one for one in self.stub.requests if one.path.endswith("/" + method)]
 
@@ -143,6 +148,7 @@ class Slack:
             "chat.postMessage": self._post,
             "chat.update": self._update,
             "conversations.history": self._history,
+            "conversations.replies": self._replies,
             "conversations.list": self._list,
         }.get(method)
         return (200, act(fields)) if act else (200, {"ok": False, "error": "unknown_method"})
@@ -166,9 +172,21 @@ class Slack:
     def _history(self, fields: dict[str, Any]) -> dict[str, Any]:
         newest = [
             {"type": "message", "ts": one["ts"], "metadata": one.get("metadata")}
-            for one in reversed(self.shown)
+            for one in reversed(self.told)
         ]
         return {"ok": True, "messages": newest[: int(fields.get("limit", 100))]}
+
+    def _replies(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Two at a time, as if the limit were so low."""
+        thread = [
+            {"type": "message", "ts": one["ts"], "metadata": one.get("metadata")}
+            for one in self.messages.values()
+            if fields["ts"] in (one["ts"], one.get("thread_ts"))
+        ]
+        start = int(fields.get("cursor") or 0)
+        after = str(start + 2) if start + 2 < len(thread) else ""
+        part = thread[start : start + 2]
+        return {"ok": True, "messages": part, "response_metadata": {"next_cursor": after}}
 
     def _list(self, fields: dict[str, Any]) -> dict[str, Any]:
         return {"ok": True, "channels": [{"id": self.channel_id, "name": "oncall"}], "response_metadata": {}}

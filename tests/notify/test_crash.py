@@ -65,6 +65,7 @@ def kill_at_random(forks: ForkServerContext, folder: Path, kills: int, seed: int
     shown = Counter(one["metadata"]["event_payload"]["dedup_key"] for one in slack.shown)
     assert len(shown) == len(models)
     assert set(shown.values()) == {1}, "Slack shows one message an incident"
+    assert len(slack.told) == len(models), "and no line of a thread beside it"
     assert pager.triggered == len(models), "PagerDuty notifies once an incident"
     print(f"{kills} kills, {len(models)} incidents, {repeated} repeated to the webhook, none elsewhere")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,24 @@ def test_after_a_lost_answer_the_message_is_found_by_its_key_and_not_repeated(sl
     assert again.sent
     assert len(slack.shown) == 1
     assert slack.calls("conversations.history")
+
+
+@pytest.mark.parametrize("kind", ["firing", "resolved"])
+def test_a_line_whose_answer_was_lost_stands_once_in_the_thread(slack: Slack, token: Secret, kind: str):
+    channel = channel_of(slack, token, timeout=1)
+    ref = channel.send(a_message()).ref
+    for number in range(3):  # the thread is longer than one answer
+        assert channel.send(replace(a_message(kind, ref=ref), number=10 + number)).sent
+    slack.stub.fail(Fault(accept=True), Fault(accept=True, hang=3))  # the edit is answered, the line is not
+    lost = replace(a_message(kind, ref=ref), number=20)
+    assert channel.send(lost).uncertain
+    assert channel.send(replace(lost, uncertain=True)).sent
+    assert len(slack.messages) == 1 + 4
+    louder = replace(
+        lost, uncertain=True, page=replace(lost.page, changed=("an outage joined",)), kind="firing"
+    )
+    assert channel.send(louder).sent
+    assert len(slack.messages) == 1 + 5, "news that was taken in meanwhile is told"
 
 
 def test_a_reader_without_rights_repeats_rather_than_stays_silent(slack: Slack, token: Secret):

@@ -42,7 +42,7 @@ def slack(stack: ExitStack, folder: Path) -> World:
         f"slack: {{channel: '#oncall', token_file: secret, base_url: '{stub.stub.url}'}}",
         stub.stub.fail,
         lambda: [one["metadata"]["event_payload"]["dedup_key"] for one in stub.shown],
-        lambda: len(stub.shown),
+        lambda: len(stub.told),
     )
 
 

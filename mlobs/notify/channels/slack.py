@@ -2,7 +2,7 @@
 
 Texts go into `rich_text` elements, which Slack shows literally: no markup, mention or link can come out of
 a name. After an attempt whose end nobody knows, the channel's recent messages are searched for the
-incident's key in their metadata before anything is sent again.
+incident's key in their metadata before anything is sent again, and the thread for the line.
 
 The bot needs the scopes chat:write, channels:history and channels:read (groups:history and groups:read for a
 private channel); without the reading ones it works and may repeat a message after a crash.
@@ -10,6 +10,7 @@ private channel); without the reading ones it works and may repeat a message aft
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import logging
 from collections.abc import Mapping
@@ -28,7 +29,8 @@ from mlobs.notify.page import FIRING, RESOLVED, TEST, Page
 from mlobs.notify.retry import Outcome, Reason, judge_status, retry_after, sent
 from mlobs.secret import Secret
 
-EVENT_TYPE = "mlobs_incident"
+EVENT_TYPE, LINE_TYPE = "mlobs_incident", "mlobs_line"
+"""What the metadata of an incident's message and of a line in its thread is called."""
 DEFAULT_BASE = "https://slack.com/api/"
 LOOKED_THROUGH = 200
 """Messages that are searched for the key after an uncertain end."""
@@ -116,9 +118,9 @@ class SlackChannel:
             return Outcome(False, Reason.MALFORMED_ANSWER, True, detail=type(problem).__name__)
 
     def _say(self, client: Any, message: Message) -> Outcome:
-        ref = message.ref
+        ref, said = message.ref, ""
         if ref is None and message.uncertain and message.kind != TEST:
-            ref = self._look(client, message)
+            ref, said = self._look(client, message)
         if ref is None:
             ref = self._post(client, message)
             return sent(ref)
@@ -129,7 +131,8 @@ class SlackChannel:
             if _error(problem) not in _GONE:
                 raise
             return sent(self._post(client, message))
-        if message.kind in (FIRING, RESOLVED) or message.page.changed:
+        worth = message.kind in (FIRING, RESOLVED) or message.page.changed
+        if worth and said != _said(message) and not self._line_is_there(client, message, channel, ts):
             self._thread(client, message, channel, ts)
         return sent(ref)
 
@@ -162,33 +165,54 @@ class SlackChannel:
             thread_ts=ts,
             text=literal(announcement(message.kind, message.page)),
             reply_broadcast=message.kind == FIRING,
+            metadata={"event_type": LINE_TYPE, "event_payload": _payload(message)},
             unfurl_links=False,
             unfurl_media=False,
         )
 
-    def _look(self, client: Any, message: Message) -> str | None:
-        """`channel/ts` of the incident's message if it is there already; None when it is not, or we may not
-        look.
+    def _look(self, client: Any, message: Message) -> tuple[str | None, str]:
+        """`channel/ts` of the incident's message if it is there already, and what it says; None when it is
+        not, or we may not look.
         """
         try:
             channel = self._channel_id or self._resolve(client)
             if channel is None:
-                return None
+                return None, ""
             answer = client.conversations_history(
                 channel=channel, include_all_metadata=True, limit=LOOKED_THROUGH
             )
         except SlackApiError as problem:
-            if _REASONS.get(_error(problem)) in (Reason.UNAUTHORIZED, Reason.NOT_FOUND):
-                return None  # no right to read: better twice than not at all
+            if _may_not_look(problem):
+                return None, ""
             raise
         for one in answer.get("messages", []):
-            metadata = one.get("metadata") or {}
-            if (
-                metadata.get("event_type") == EVENT_TYPE
-                and (metadata.get("event_payload") or {}).get("dedup_key") == message.dedup_key
-            ):
-                return f"{channel}/{one['ts']}"
-        return None
+            payload = _payload_of(one, EVENT_TYPE)
+            if payload.get("dedup_key") == message.dedup_key:
+                return f"{channel}/{one['ts']}", str(payload.get("said", ""))
+        return None, ""
+
+    def _line_is_there(self, client: Any, message: Message, channel: str, ts: str) -> bool:
+        """Whether the line of an attempt without an end is in the thread; False when we may not look."""
+        if not message.uncertain:
+            return False
+        cursor = ""
+        try:
+            for _ in range(20):
+                answer = client.conversations_replies(
+                    channel=channel, ts=ts, include_all_metadata=True, limit=LOOKED_THROUGH, cursor=cursor
+                )
+                if any(
+                    _payload_of(one, LINE_TYPE).get("said") == _said(message)
+                    for one in answer.get("messages", [])
+                ):
+                    return True
+                cursor = (answer.get("response_metadata") or {}).get("next_cursor", "")
+                if not cursor:
+                    break
+        except SlackApiError as problem:
+            if not _may_not_look(problem):
+                raise
+        return False
 
     def _resolve(self, client: Any) -> str | None:
         """Id of `#name`."""
@@ -291,7 +315,29 @@ def _buttons(page: Page, interactive: bool) -> list[dict[str, Any]]:
 
 
 def _payload(message: Message) -> dict[str, str]:
-    return {"dedup_key": message.dedup_key, "key": _safe(message.page.key), "kind": message.kind}
+    return {
+        "dedup_key": message.dedup_key,
+        "key": _safe(message.page.key),
+        "kind": message.kind,
+        "said": _said(message),
+    }
+
+
+def _said(message: Message) -> str:
+    """Tells a repetition from a message that took in other news while it waited for its next attempt."""
+    text = f"{message.number} {message.kind} {announcement(message.kind, message.page)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _payload_of(one: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """What we wrote to a message of Slack's; empty when it is not ours, or of another kind."""
+    metadata = one.get("metadata") or {}
+    return (metadata.get("event_payload") or {}) if metadata.get("event_type") == kind else {}
+
+
+def _may_not_look(problem: Any) -> bool:
+    """No right to read: better twice than not at all."""
+    return _REASONS.get(_error(problem)) in (Reason.UNAUTHORIZED, Reason.NOT_FOUND)
 
 
 def _checked_base(name: str, base: str) -> str:
