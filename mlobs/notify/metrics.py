@@ -91,7 +91,7 @@ class PagingMetrics:
         yield held
         passed = CounterMetricFamily(
             names.NOTIFY_PASSED_ON,
-            "Firing messages that a channel did not take, or not in time",
+            "Firing messages that a channel did not take, or not in time: others were told",
             labels=[names.CHANNEL],
         )
         for name in dict.fromkeys((*self._channels, *passed_on)):
@@ -116,7 +116,7 @@ def _handed_over(connection: Connection) -> tuple[dict[str, int], int]:
     box, to, open_ = tables.outbox, tables.deliveries, tables.incidents
     rows = connection.execute(
         select(box.c.channel, func.count().label("number"))
-        .where(box.c.kind == FIRING, box.c.fallback_at.is_not(None))
+        .where(box.c.kind == FIRING, box.c.fallback_at > outbox.NOBODY)
         .group_by(box.c.channel)
     )
     mine = select(to.c.incident).where(to.c.incident == open_.c.id)

@@ -11,7 +11,7 @@ Every function takes an open write connection: the caller owns the transaction.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +46,8 @@ SKIPPED = "skipped"
 """An update for a channel that wants none."""
 UNFINISHED = (PENDING, SENDING)
 LEASE_S = 60.0
+NOBODY = 0.0
+"""`fallback_at` of a message that was not passed on to anybody."""
 
 _box = tables.outbox
 _to = tables.deliveries
@@ -233,8 +235,10 @@ def pass_on(connection: Connection, message: int, channels: Iterable[str], now: 
             )
 
 
-def mark_fallen(connection: Connection, message: int, now: float) -> None:
-    connection.execute(update(_box).where(_box.c.id == message).values(fallback_at=now))
+def mark_fallen(connection: Connection, message: int, now: float, others: Sequence[str]) -> None:
+    """The fallback has heard of it: `others` are told, or nobody needs to be, or nobody is left."""
+    values = {"fallback_at": now if others else NOBODY}
+    connection.execute(update(_box).where(_box.c.id == message).values(values))
 
 
 @dataclass(frozen=True, slots=True)

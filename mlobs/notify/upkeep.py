@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, Row, delete, select
 from sqlalchemy.exc import DBAPIError
 
 from mlobs.names import PAGE
@@ -81,25 +82,44 @@ def _fall_back(connection: Connection, settings: Settings, now: float) -> None:
     """Tell the fallback of what another channel could not deliver in time or at all."""
     fallback = channels_of(filter(None, (settings.notify.fallback,)), settings.notify)
     for row in outbox.unreached(connection, now, settings.notify.fallback_after):
-        outbox.mark_fallen(connection, row.id, now)
         incident = book.load(connection, row.incident)
         if incident is None:  # a message that stands for many
             asked = outbox.asked(connection, row.incident)
-            others = [name for name in fallback if name not in asked] or others_than(asked, settings.notify)
+            others: Sequence[str] = [name for name in fallback if name not in asked]
+            others = others or others_than(asked, settings.notify)
             outbox.pass_on(connection, row.id, others, now)
-            continue
-        if incident.state == RESOLVED:
-            continue
-        told = outbox.told(connection, incident.id)
-        new: Sequence[str] = [name for name in fallback if name not in told]
-        if not new:
-            new = _who_is_left(connection, incident, told, settings)
-        page = page_of(connection, incident, settings, now)
-        for name in new:
-            outbox.post(connection, incident, name, FIRING, page, now)
-        if new:
-            why = f"{row.channel} did not take it ({row.reason or 'no answer'}): {', '.join(new)} told"
-            book.note(connection, incident, now, [("fallback", why)])
+        else:
+            others = _others(connection, incident, fallback, settings)
+            _tell_others(connection, incident, row, others, settings, now)
+        outbox.mark_fallen(connection, row.id, now, others)
+
+
+def _others(
+    connection: Connection, incident: Incident, fallback: Sequence[str], settings: Settings
+) -> Sequence[str]:
+    """Channels to tell of an incident that one did not take; none where it has healed."""
+    if incident.state == RESOLVED:
+        return ()
+    told = outbox.told(connection, incident.id)
+    new = [name for name in fallback if name not in told]
+    return new or _who_is_left(connection, incident, told, settings)
+
+
+def _tell_others(
+    connection: Connection,
+    incident: Incident,
+    row: Row[Any, Any, Any, Any],
+    others: Sequence[str],
+    settings: Settings,
+    now: float,
+) -> None:
+    if not others:
+        return
+    page = page_of(connection, incident, settings, now)
+    for name in others:
+        outbox.post(connection, incident, name, FIRING, page, now)
+    why = f"{row.channel} did not take it ({row.reason or 'no answer'}): {', '.join(others)} told"
+    book.note(connection, incident, now, [("fallback", why)])
 
 
 def _who_is_left(
