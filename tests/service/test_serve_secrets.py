@@ -35,7 +35,6 @@ SECRETS = {
     "beat": "PLANTED-heartbeat-path",
     "api": "PLANTED-api-bearer",
     "am": "PLANTED-alertmanager-bearer",
-    "store": "PLANTED-store-password",
 }
 MAIN = (
     "import logging; logging.basicConfig(level=logging.DEBUG);"
@@ -256,6 +255,22 @@ def check(world: World) -> None:
         for name, secret in SECRETS.items():
             assert secret not in text, f"{name} shows in {where}"
             assert secret not in decoded(text), f"{name} shows in base64 in {where}"
+
+
+@pytest.mark.parametrize("command", ["serve", "doctor", "incidents list"])
+def test_a_database_that_does_not_answer_is_named_without_its_password(command: str, tmp_path: Path) -> None:
+    (tmp_path / "mlobs.yaml").write_text(
+        "service: s\nlisten: 127.0.0.1:0\nstore: postgresql://ada:PLANTED-password@127.0.0.1:1/mlobs\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, *command.split()],
+        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
+    shown = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "127.0.0.1:1/mlobs" in shown
+    assert "PLANTED" not in shown + decoded(shown)
 
 
 def test_a_fault_of_ours_in_a_command_prints_no_local_that_holds_a_secret(tmp_path: Path) -> None:
