@@ -213,12 +213,11 @@ def _judge(
     failed = [result for result in checks if result.failed]
     missing = next((result for result in failed if result.check == SCHEMA), None)
     if missing is not None:
-        twice = column.name in types
-        return (
-            DRIFTED,
-            SCHEMA if twice else MISSING,
-            ("the current table has this column twice" if twice else "the current table has no such column"),
-        )
+        if missing.share < 1.0:  # files of one table that differ
+            return DRIFTED, MISSING, f"{100 * missing.share:.3g} % of rows come without this column"
+        if column.name in types:
+            return DRIFTED, SCHEMA, "the current table has this column twice"
+        return DRIFTED, MISSING, "the current table has no such column"
     if column.kind == UNUSABLE:
         return ABSENT, UNSUPPORTED, f"{column.arrow} columns have no distribution here; nulls are counted"
     if current.effective_rows < min_rows or reference.rows < min_rows:

@@ -55,6 +55,10 @@ def open_table(path: str | Path, columns: Sequence[str] | None = None) -> Source
     try:
         with open(path, "rb") as file:
             head = file.read(65536)
+    except IsADirectoryError:
+        raise _unreadable(
+            where, "a file", "a folder", "`drift check` takes one with --engine local"
+        ) from None
     except OSError as problem:
         raise _unreadable(
             where, "a readable file", problem.strerror or type(problem).__name__, "check the path"

@@ -146,3 +146,16 @@ def test_the_example_of_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> No
     code = guide.read_text().split("```python\n")[1].split("```")[0]
     exec(compile(code, str(guide), "exec"), {})
     assert capsys.readouterr().out == "drifted\n"
+
+
+def test_a_column_that_some_files_lack_is_neither_gone_nor_there_twice() -> None:
+    reference = build_reference(open_frame(table(1)).batches, "r")
+    for parts in ([table(2), table(3).drop_columns(["n"])], [table(3).drop_columns(["n"]), table(2)]):
+        found = {column.name: column for column in compare(reference, parts, "c").columns}
+        assert found["n"].detail == "50 % of rows come without this column"
+        assert (found["n"].verdict, found["x"].verdict) == ("drifted", "ok")
+
+
+def test_a_folder_in_the_place_of_a_file_names_the_way_to_read_it(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableError, match="--engine local"):
+        open_table(tmp_path)
