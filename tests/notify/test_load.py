@@ -258,3 +258,18 @@ def test_a_message_that_is_being_claimed_takes_nothing_in_on_postgres(postgres_u
     store.close()
     assert later is not None
     assert (later.incident, later.kind, decode_page(later.page).severity) == (incident.id, "firing", "page")
+
+
+def test_what_a_process_claimed_and_never_recorded_is_due_again_when_its_lease_ends():
+    store = make_store()
+    desk = make_desk(Told(), store=store)
+    desk.receive([an_alert()], T0)
+    with store.write() as connection:
+        assert outbox.claim(connection, "oncall", "dead", T0, rate=None) is not None
+        before, after = T0 + outbox.LEASE_S - 1, T0 + outbox.LEASE_S
+        assert outbox.due(connection, ["oncall"], before) == set()
+        assert outbox.claim(connection, "oncall", "other", before, rate=None) is None
+        assert outbox.due(connection, ["oncall"], after) == {"oncall"}
+        again = outbox.claim(connection, "oncall", "other", after, rate=None)
+    assert again is not None
+    assert again.uncertain
