@@ -17,10 +17,12 @@ from mlobs.settings import Settings
 from mlobs.store import Schema, Store, open_store
 from tests.featurelog.helpers import opened, record
 
-LATER = {
-    1: {"drift_totals", "drift_predictions", "drift_early_labels"},
-    2: {"drift_predictions", "drift_early_labels"},
+ADDED = {
+    2: {"drift_totals"},
+    3: {"drift_predictions", "drift_early_labels"},
+    4: {"drift_arrivals"},
 }
+"""Tables by the version that brought them."""
 ROW = {
     "source": "log",
     "cursor": b"\0\xff",
@@ -32,11 +34,15 @@ ROW = {
 }
 
 
+def later(version: int) -> set[str]:
+    return {name for since, names in ADDED.items() if since > version for name in names}
+
+
 def schema_of(version: int) -> Schema:
     """The tables as that version made them: none of those that stood then has changed since."""
     meta = MetaData()
     for table in tables.SCHEMA.metadata.sorted_tables:
-        if table.name not in LATER[version]:
+        if table.name not in later(version):
             table.to_metadata(meta)
     return Schema("drift", version, meta, {2: tables.SCHEMA.migrations[2]})
 
@@ -96,14 +102,14 @@ def version_of(store: Store) -> int:
         )
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_older_store_becomes_what_a_new_one_is_and_keeps_its_rows(
     reopened: Callable[[Schema], Store], version: int
 ) -> None:
     old = reopened(schema_of(version))
     filled(old)
     assert version_of(old) == version
-    assert not LATER[version] & set(shape(old))
+    assert not later(version) & set(shape(old))
     new = reopened(tables.SCHEMA)
     assert (version_of(new), rows(new)) == (tables.SCHEMA.version, [ROW])
     found = shape(new)
@@ -128,14 +134,20 @@ def test_the_stage_ticks_on_a_store_that_was_migrated(
     assert (cursor["offered"], cursor["delivered"] + cursor["late"] + cursor["unusable"]) == (50, 50)
 
 
+def with_third(migration: Callable[[Connection], None]) -> Schema:
+    """Today's schema, but for the way to version 3."""
+    now = tables.SCHEMA
+    return Schema(now.name, now.version, now.metadata, {**now.migrations, 3: migration})
+
+
 def half_way(then: Callable[[], None]) -> Schema:
-    """Version 3 whose migration makes one of its two tables."""
+    """A migration to version 3 that makes one of its two tables."""
 
     def migration(connection: Connection) -> None:
         tables.predictions.create(connection)
         then()
 
-    return Schema("drift", 3, tables.SCHEMA.metadata, {2: tables.SCHEMA.migrations[2], 3: migration})
+    return with_third(migration)
 
 
 def raising() -> None:
@@ -165,10 +177,10 @@ def test_a_migration_that_ends_half_way_leaves_the_older_store_usable(
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
     old = reopened(schema_of(2))
     assert (version_of(old), rows(old)) == (2, [ROW])
-    assert not LATER[2] & set(shape(old))
+    assert not later(2) & set(shape(old))
     new = reopened(tables.SCHEMA)
-    assert (version_of(new), rows(new)) == (3, [ROW])
-    assert set(shape(new)) >= LATER[2]
+    assert (version_of(new), rows(new)) == (tables.SCHEMA.version, [ROW])
+    assert set(shape(new)) >= later(2)
 
 
 def test_two_that_open_an_older_store_together_migrate_it_once(
@@ -185,8 +197,7 @@ def test_two_that_open_an_older_store_together_migrate_it_once(
     def run() -> None:
         begun.wait()
         try:
-            schema = Schema("drift", 3, tables.SCHEMA.metadata, {**tables.SCHEMA.migrations, 3: migration})
-            open_store(url, [schema]).close()
+            open_store(url, [with_third(migration)]).close()
         except Exception as trouble:
             troubles.append(trouble)
 
@@ -196,4 +207,4 @@ def test_two_that_open_an_older_store_together_migrate_it_once(
     for thread in threads:
         thread.join(30)
     assert (troubles, ran) == ([], [1])
-    assert version_of(reopened(tables.SCHEMA)) == 3
+    assert version_of(reopened(tables.SCHEMA)) == tables.SCHEMA.version
