@@ -19,7 +19,9 @@ def problem_of(document: YamlText, error: ErrorDetails, shape: type[BaseModel] =
     place: Place = error["loc"]
     where = document.where(place)
     context = error.get("ctx", {})
-    secret = any(word in str(place[-1:]) for word in ("token", "password", "secret", "key"))
+    secret = context.get("hidden") or any(
+        word in str(place[-1:]) for word in ("token", "password", "secret", "key")
+    )
     given = error["input"]
     got = "<hidden>" if secret else str(given) if isinstance(given, Decimal) else shown(given)
     if error["type"] == "mlobs":

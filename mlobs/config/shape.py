@@ -33,6 +33,7 @@ from mlobs.config.values import (
     objective_ratio,
     refuse,
     share,
+    store_url,
 )
 from mlobs.errors import nearest
 from mlobs.objectives import quality_better
@@ -267,7 +268,7 @@ class File(Part):
     buckets: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
     mask: Mask = Mask()
     targets: tuple[str, ...] = ()
-    store: str = "sqlite:///mlobs.db"
+    store: Annotated[str, AfterValidator(store_url)] = "sqlite:///mlobs.db"
     listen: Annotated[str, AfterValidator(listen_address)] = "127.0.0.1:9464"
     public_url: str | None = None
     models: tuple[Model, ...] = ()

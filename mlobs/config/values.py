@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from typing import Annotated, Literal
+from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -14,8 +15,10 @@ from mlobs.objectives import parse_objective
 from mlobs.slices import slice_at
 
 
-def refuse(expected: str, remedy: str) -> PydanticCustomError:
-    return PydanticCustomError("mlobs", "{expected}; {remedy}", {"expected": expected, "remedy": remedy})
+def refuse(expected: str, remedy: str, *, hidden: bool = False) -> PydanticCustomError:
+    """`hidden`: the value holds a secret, and the error must not show it."""
+    told = {"expected": expected, "remedy": remedy, "hidden": hidden}
+    return PydanticCustomError("mlobs", "{expected}; {remedy}", told)
 
 
 def duration(value: object) -> Decimal:
@@ -99,6 +102,18 @@ def listen_address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise refuse("an address and a port up to 65535", "write for example 127.0.0.1:9464")
+    return text
+
+
+def store_url(text: str) -> str:
+    """A secret in the file would be in every repr of the settings; libpq has its own places for it."""
+    parts = urlsplit(text)
+    if parts.password or "password" in parse_qs(parts.query):
+        raise refuse(
+            "a database URL without a password",
+            "leave it to PGPASSWORD, PGPASSFILE or ~/.pgpass",
+            hidden=True,
+        )
     return text
 
 

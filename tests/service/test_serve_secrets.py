@@ -257,20 +257,41 @@ def check(world: World) -> None:
             assert secret not in decoded(text), f"{name} shows in base64 in {where}"
 
 
-@pytest.mark.parametrize("command", ["serve", "doctor", "incidents list"])
-def test_a_database_that_does_not_answer_is_named_without_its_password(command: str, tmp_path: Path) -> None:
-    (tmp_path / "mlobs.yaml").write_text(
-        "service: s\nlisten: 127.0.0.1:0\nstore: postgresql://ada:PLANTED-password@127.0.0.1:1/mlobs\n"
-    )
+ALL = pytest.mark.parametrize("command", ["serve", "doctor", "incidents list"])
+
+
+def run_beside(store: str, command: str, folder: Path, **more: str) -> str:
+    """What a command shows that does not come to run, every library at DEBUG."""
+    (folder / "mlobs.yaml").write_text(f"service: s\nlisten: 127.0.0.1:0\nstore: {store}\n")
     done = subprocess.run(
         [sys.executable, "-c", MAIN, *command.split()],
-        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True, text=True, timeout=60, check=False, cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | more,
     )  # fmt: skip
     shown = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "127.0.0.1:1/mlobs" in shown
     assert "PLANTED" not in shown + decoded(shown)
+    return shown
+
+
+@ALL
+def test_a_database_that_does_not_answer_is_named_without_its_password(command: str, tmp_path: Path) -> None:
+    shown = run_beside("postgresql://ada@127.0.0.1:1/mlobs", command, tmp_path, PGPASSWORD="PLANTED-password")
+    assert "127.0.0.1:1/mlobs" in shown
+
+
+@ALL
+@pytest.mark.parametrize(
+    "store",
+    [
+        "postgresql://ada:PLANTED-password@127.0.0.1:1/mlobs",
+        "postgresql://ada@127.0.0.1:1/mlobs?password=PLANTED-password",
+    ],
+)
+def test_a_password_in_the_file_is_refused_and_not_shown(command: str, store: str, tmp_path: Path) -> None:
+    shown = run_beside(store, command, tmp_path)
+    assert "expected a database URL without a password, got <hidden>" in shown
+    assert "PGPASSWORD" in shown
 
 
 def test_a_fault_of_ours_in_a_command_prints_no_local_that_holds_a_secret(tmp_path: Path) -> None:
