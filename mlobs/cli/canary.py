@@ -170,7 +170,13 @@ def serve(watch: Watch, listen: str) -> ThreadingHTTPServer:
             self.wfile.write(body)
 
         def do_POST(self) -> None:  # Flagger's webhooks
-            self.rfile.read(min(int(self.headers.get("Content-Length") or 0), 1 << 20))
+            length = self.headers.get("Content-Length") or "0"
+            if not (
+                length.isascii() and length.isdigit()
+            ):  # a negative one would read until the other end closes
+                self.send_error(400, "Content-Length is no number")
+                return
+            self.rfile.read(min(int(length), 1 << 20))
             self.do_GET()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002, ARG002 - the base class's name

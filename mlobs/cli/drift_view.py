@@ -58,11 +58,11 @@ def print_comparison(result: Comparison) -> None:
     """One line a column: the drifted ones first."""
     console = Console(width=None if sys.stdout.isatty() else 200)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("column", no_wrap=True)
+    table.add_column("column", overflow="fold", min_width=12)
     table.add_column("verdict", no_wrap=True)
     for name in ("PSI", "JS", "KS"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("why", overflow="fold")
+    table.add_column("why", overflow="fold", min_width=12)
     order = {"drifted": 0, "absent": 1, "insufficient": 1, "ok": 2}
     for column in sorted(result.columns, key=lambda column: order[column.verdict]):
         why = column.detail or ("" if column.status == "ok" else column.status)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 def explain(
     name: Annotated[str, typer.Argument(metavar="SLO", help="An objective's name; all without one.")] = "",
     config: Config = Path("mlobs.yaml"),
+    as_json: Json = False,
 ) -> None:
     """Say in words what an objective promises, what was spent and by what, and when the rest is gone.
 
@@ -65,7 +66,12 @@ def explain(
                 f"store of {config}", "an evaluated objective", "none yet", "start `mlobs serve` on this file"
             )
         )
-    typer.echo("\n\n".join(words(objectives[each], found[each], settings) for each in wanted))
+    told = {each: words(objectives[each], found[each], settings) for each in wanted}
+    if as_json:
+        rows = [{"name": each, "state": found[each].state, "text": text} for each, text in told.items()]
+        print(json.dumps(rows, allow_nan=False))  # noqa: T201 - the command's answer
+    else:
+        typer.echo("\n\n".join(told.values()))
     states = {found[each].state for each in wanted}
     old = told_old([found[each] for each in wanted], settings)
     if states & {"burning", "exhausted"}:

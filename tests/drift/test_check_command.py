@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from mlobs.cli import drift_view
 from mlobs.cli.drift import app
 from mlobs.errors import MlobsError
 from tests.drift.traffic import day_table, reference_table
@@ -50,6 +52,18 @@ def report(current: str, reference: str = "a.parquet") -> dict[str, dict[str, ob
 def test_two_samples_of_one_law_exit_0(folder: Path) -> None:
     code, output = check("b.parquet")
     assert code == 0, output
+
+
+def test_on_a_narrow_terminal_a_long_name_leaves_the_verdicts_readable(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drift_view, "Console", lambda **_: Console(width=70))
+    table = day_table(1, ROWS, seed=1)
+    pq.write_table(table.append_column("x" * 120, table["amount"]), "long.parquet")
+    _, output = check("long.parquet", "long.parquet")
+    assert "…" not in output
+    assert output.count(" ok ") == table.num_columns + 1
+    assert "x" * 12 in output
 
 
 def test_a_shifted_column_exits_1_and_is_named(folder: Path) -> None:

@@ -126,6 +126,13 @@ def test_the_verdict_is_served_as_json_and_as_metrics() -> None:
         post = urllib.request.Request(f"{base}/gate/rollback", data=b"{}", method="POST")
         with urllib.request.urlopen(post) as reply:
             assert reply.status == 200
+        for odd in ("-1", "many"):
+            post = urllib.request.Request(
+                f"{base}/gate/rollback", data=b"{}", method="POST", headers={"Content-Length": odd}
+            )
+            with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+                urllib.request.urlopen(post, timeout=10)
+            refused.value.close()
         with pytest.raises(urllib.error.HTTPError, match="404") as missing:
             urllib.request.urlopen(f"{base}/nothing")
         missing.value.close()

@@ -186,6 +186,8 @@ def test_explain_says_it_in_words(watched: Path) -> None:
     assert "State: burning" in done.output
     assert "Firing: a page since 2023-11-14" in done.output
     assert "43 minutes of total outage" in done.output
+    (told,) = json.loads(run("explain", "up", "-c", watched, "--json").stdout)
+    assert (told["name"], told["state"], told["text"]) == ("up", "burning", done.stdout.rstrip("\n"))
     assert "did you mean 'up'" in str(run("explain", "upp", "-c", watched).exception)
 
 
