@@ -60,7 +60,7 @@ def check(
     Example: mlobs drift check --reference january.parquet --current march.parquet
     """
     from mlobs.cli.drift_checks import declared_reference
-    from mlobs.cli.drift_report import draw_evidently, write_html
+    from mlobs.cli.drift_report import draw_evidently, evidently_can, write_html
     from mlobs.cli.drift_view import comparison_json, print_comparison, print_json
     from mlobs.drift.columns import lean_pool
     from mlobs.drift.compare import compare, made_exact
@@ -70,6 +70,8 @@ def check(
     for option, given in (("--exact", exact), ("--joint", joint)):
         if given:
             _needs_table(option, reference)
+    if evidently is not None:
+        evidently_can(reference, current)
     chosen = _names(columns)
     known = _open_reference(reference, chosen, quiet=as_json, joint=_names(joint))
     known = known if checks is None else declared_reference(known, checks)
@@ -90,7 +92,7 @@ def check(
     if html is not None:
         write_html(html, result, known, kept[-1])
     if evidently is not None:
-        draw_evidently(Path(reference), Path(current), evidently, chosen)
+        draw_evidently(reference, current, evidently, chosen)
     if as_json:
         print_json(comparison_json(result))
     else:

@@ -11,7 +11,7 @@ import typer
 from mlobs.drift.compare import Comparison
 from mlobs.drift.mlref import is_reference
 from mlobs.drift.reference import Reference
-from mlobs.drift.report.evidently import write_evidently
+from mlobs.drift.report.evidently import need_evidently, write_evidently
 from mlobs.drift.report.page import report_page
 from mlobs.drift.state import State
 from mlobs.errors import UnreadableError, UsageError
@@ -30,14 +30,22 @@ def write_html(path: Path, result: Comparison, reference: Reference, current: St
     typer.echo(f"written: {path}", err=True)
 
 
-def draw_evidently(reference: Path, current: Path, path: Path, columns: Sequence[str] | None) -> None:
-    """Write evidently's report. Raises UsageError for a built reference: evidently wants rows."""
-    if is_reference(reference):
+def evidently_can(reference: str, current: str) -> None:
+    """Before the long work: UsageError for what evidently cannot read, MissingExtraError without it."""
+    for given in (reference, current):
+        if "://" in given:
+            raise UsageError.of("--evidently", "files on this machine", given, "copy it here, or use --html")
+    if is_reference(Path(reference)):
         raise UsageError.of(
             "--evidently",
             "a table as reference",
             "an .mlref file, which has no rows",
             "give the table itself",
         )
-    write_evidently(reference, current, path, columns)
+    need_evidently()
+
+
+def draw_evidently(reference: str, current: str, path: Path, columns: Sequence[str] | None) -> None:
+    """Write evidently's report of two tables that it can read."""
+    write_evidently(Path(reference), Path(current), path, columns)
     typer.echo(f"written: {path}", err=True)

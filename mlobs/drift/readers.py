@@ -87,9 +87,8 @@ def open_frame(frame: object, where: str = "a frame") -> Source:
     if isinstance(frame, pa.RecordBatchReader):
         return _once(frame, where)
     if not hasattr(frame, "__arrow_c_stream__"):
-        raise UsageError.of(
-            where, "a frame with __arrow_c_stream__", type(frame).__name__, "convert it to an Arrow table"
-        )
+        remedy = "call its .collect()" if hasattr(frame, "collect") else "convert it to an Arrow table"
+        raise UsageError.of(where, "a frame with __arrow_c_stream__", type(frame).__name__, remedy)
     try:
         schema = pa.RecordBatchReader.from_stream(frame).schema
     except (pa.ArrowException, TypeError, ValueError, OverflowError):

@@ -113,6 +113,9 @@ def test_an_arrow_stream_that_was_cut_is_unreadable_and_not_shorter(tmp_path: Pa
 def test_what_is_no_frame_is_refused() -> None:
     with pytest.raises(UsageError, match="__arrow_c_stream__"):
         open_frame([1, 2])
+    lazy = pytest.importorskip("polars").LazyFrame({"x": [1]})
+    with pytest.raises(UsageError, match=r"LazyFrame; call its \.collect\(\)"):
+        open_frame(lazy)
 
 
 def test_an_object_of_a_store_is_read_by_row_groups_and_columns(tmp_path: Path) -> None:

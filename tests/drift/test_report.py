@@ -223,15 +223,20 @@ def test_the_command_writes_the_page_beside_its_json(files: tuple[str, str], tmp
 def test_evidently_is_an_extra_and_wants_rows(
     files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    own = tmp_path / "own.html"
     command = ["drift", "check", "--current", files[1], "--evidently", str(tmp_path / "e.html")]
+    command += ["--html", str(own)]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     done = CliRunner().invoke(app, [*command, "--reference", files[0]])
     assert isinstance(done.exception, MissingExtraError)
     assert "[evidently]" in str(done.exception)
     built = str(tmp_path / "r.mlref")
     CliRunner().invoke(app, ["drift", "reference", "build", files[0], "-o", built])
-    done = CliRunner().invoke(app, [*command, "--reference", built])
-    assert isinstance(done.exception, UsageError)
+    for reference, said in ((built, "has no rows"), ("s3://bucket/a.parquet", "files on this machine")):
+        done = CliRunner().invoke(app, [*command, "--reference", reference])
+        assert isinstance(done.exception, UsageError)
+        assert said in str(done.exception)
+    assert not own.exists(), "refused before the work and not after it"
 
 
 def test_evidently_draws_its_own_report_of_the_chosen_columns(files: tuple[str, str], tmp_path: Path) -> None:

@@ -18,13 +18,18 @@ _PATIENCE = 3600.0
 """Seconds: evidently takes some 270 s of CPU for 1,000,000 x 50."""
 
 
+def need_evidently() -> None:
+    """Raises MissingExtraError without the extra [evidently]."""
+    if importlib.util.find_spec("evidently") is None:
+        raise MissingExtraError.for_extra("--evidently", "evidently")
+
+
 def write_evidently(
     reference: Path, current: Path, output: Path, columns: Sequence[str] | None = None
 ) -> None:
     """Write evidently's default drift report as HTML. Raises MissingExtraError without the extra [evidently],
     UnavailableError where its process fails."""
-    if importlib.util.find_spec("evidently") is None:
-        raise MissingExtraError.for_extra("--evidently", "evidently")
+    need_evidently()
     command = [sys.executable, "-m", WORKER, str(reference), str(current), str(output), *(columns or ())]
     try:
         done = subprocess.run(  # noqa: S603 - our own module, the user's own files
