@@ -33,7 +33,7 @@ LAYERS: dict[str, str] = {
     "store": VOCABULARY,
     "featurelog": f"{VOCABULARY} yamltext",
     # Of featurelog the SDK has the writing half, drift the reading half.
-    "sdk": f"{VOCABULARY} config featurelog.writer featurelog.freetext",
+    "sdk": f"{VOCABULARY} config featurelog.opening featurelog.freetext",
     # Of frameworks each file imports its own, and nobody imports these but the user.
     "integrations": f"{VOCABULARY} sdk",
     "drift": f"{VOCABULARY} stats store featurelog.reader",
@@ -70,6 +70,7 @@ EDGES: dict[str, str] = {
     "featurelog.lake": "disk: decodes Parquet",
     "featurelog.storage": "randomness environment disk: partial names, S3 endpoint, files of the lake",
     "featurelog.spool": "disk: writes, locks and seals segments",
+    "featurelog.opening": "clock environment disk: clock and hash key of a log, whether its folder is one",
     "featurelog.writer": "clock environment disk network threads: commit thread, host name, fork and exit",
     "drift.engines.local": "threads: a pool of processes over files",
     "drift.report.evidently": "threads: evidently runs in a process of its own",

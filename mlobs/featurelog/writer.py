@@ -29,20 +29,17 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from mlobs.errors import ConfigError, Problem, shown
 from mlobs.featurelog.blocks import pack_end
 from mlobs.featurelog.encoding import UNENCODABLE, Numbered, encode
 from mlobs.featurelog.frames import END, pack
-from mlobs.featurelog.keys import BLAKE2B, KEY_FILE_NAME, Keyring, configured_keys, kept_keys
+from mlobs.featurelog.keys import BLAKE2B, KEY_FILE_NAME, Keyring, kept_keys
 from mlobs.featurelog.masking import Masker
-from mlobs.featurelog.maskschema import MaskSchema, load_schema
+from mlobs.featurelog.maskschema import MaskSchema
 from mlobs.featurelog.spool import ReserveReachedError, SpoolWriter, seal_stale
 from mlobs.featurelog.tally import Tally
 from mlobs.records import FeatureRecord, LabelRecord, Ledger
-from mlobs.settings import MaskSettings
 
 PIPELINE: Final = "featurelog"
-DURABILITIES: Final = ("memory", "os", "disk")
 
 BUFFER_FULL: Final = "buffer_full"
 DISK_FULL: Final = "disk_full"
@@ -55,66 +52,8 @@ _ROUGH_RECORD = 512
 _log = logging.getLogger("mlobs.featurelog")
 
 
-def open_log(
-    destination: str,
-    *,
-    service: str,
-    mask: MaskSettings | None = None,
-    durability: str = "os",
-    clock: Callable[[], float] = time.time,
-    commit_interval: float = 0.2,
-    max_records: int = 20_000,
-    max_bytes: int = 64 << 20,
-    segment_bytes: int = 64 << 20,
-    segment_seconds: float = 60.0,
-    reserve_bytes: int = 64 << 20,
-    environ: Mapping[str, str] = os.environ,
-) -> FeatureLog:
-    """The feature log at `destination` (a directory), with its thread running.
-
-    `max_records` and roughly `max_bytes` bound the buffer; `reserve_bytes` of the disk are left free. A
-    broken destination, durability, schema or key raises ConfigError before anything is written; a disk that
-    is full or read-only does not raise: it is tried again, and what is lost meanwhile is counted.
-    """
-    mask = mask or MaskSettings()
-    problems: list[Problem] = []
-    folder = _folder(destination, problems)
-    if durability not in DURABILITIES:
-        problems.append(
-            Problem("durability", "memory, os or disk", shown(durability), "os keeps all but a power cut")
-        )
-    schema: MaskSchema | None = None
-    keys: Keyring | None = None
-    try:
-        schema = load_schema(mask.schema) if mask.schema else None
-    except ConfigError as problem:
-        problems.extend(problem.problems)
-    try:
-        keys = configured_keys(mask.key_file, environ, schema.algorithm if schema else BLAKE2B)
-    except ConfigError as problem:
-        problems.extend(problem.problems)
-    if problems:
-        raise ConfigError(*problems)
-    return FeatureLog(
-        folder,
-        service=service,
-        schema=schema,
-        keys=keys,
-        durability=durability,
-        clock=clock,
-        commit_interval=1.0 if durability == "memory" else commit_interval,
-        max_records=max_records,
-        max_bytes=max_bytes,
-        spool_options={
-            "segment_bytes": segment_bytes,
-            "segment_seconds": segment_seconds,
-            "reserve_bytes": reserve_bytes,
-        },
-    )
-
-
 class FeatureLog:
-    """See the module. Made by `open_log`; usable from every thread and, after a fork, in every process."""
+    """See the module; made by `open_log`. Usable from every thread and, after a fork, in every process."""
 
     def __init__(
         self,
@@ -522,23 +461,6 @@ def writer_id(clock: Callable[[], float]) -> str:
     except OSError:
         boot = "0"  # not Linux: the start time alone tells two writers apart
     return f"{host}-{boot}-{int(clock() * 1e6):x}.{os.getpid():x}.{next(_opened):x}"
-
-
-def _folder(destination: str, problems: list[Problem]) -> Path:
-    scheme = destination.split("://", 1)[0] if "://" in destination else "file"
-    if scheme != "file":
-        problems.append(
-            Problem(
-                "feature_log",
-                "a directory",
-                shown(destination),
-                "name a directory; `mlobs log compact` moves it to s3://, `mlobs log ship` to kafka://",
-            )
-        )
-    path = Path(destination.removeprefix("file://"))
-    if path.exists() and not path.is_dir():
-        problems.append(Problem("feature_log", "a directory", f"the file {path}", "name a directory"))
-    return path
 
 
 def _time_of(numbered: Numbered) -> float | None:

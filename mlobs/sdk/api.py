@@ -123,7 +123,7 @@ def _refuse_other_buckets(before: Runtime, settings: Settings) -> None:
 
 
 def _open_log(settings: Settings, clock: Callable[[], float]) -> Log:
-    from mlobs.featurelog.writer import open_log  # weight: only where records are kept
+    from mlobs.featurelog.opening import open_log  # weight: only where records are kept
 
     assert settings.feature_log is not None
     return open_log(

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlobs.featurelog.compact import compact
+from mlobs.featurelog.opening import open_log
 from mlobs.featurelog.reader import LogReader
 from mlobs.featurelog.storage import DiskStorage
-from mlobs.featurelog.writer import FeatureLog, open_log
+from mlobs.featurelog.writer import FeatureLog
 from mlobs.records import FeatureRecord
 from tests.benchmarks.figures import Row, show
 

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from mlobs.featurelog.kafka import Address
+from mlobs.featurelog.opening import open_log
 from mlobs.featurelog.ship import Shipper
-from mlobs.featurelog.writer import open_log
 from tests.benchmarks.bench_featurelog import KEY, record
 from tests.featurelog.mockkafka import mock_cluster
 

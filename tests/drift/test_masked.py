@@ -28,7 +28,7 @@ from mlobs.featurelog.keys import Keyring
 from mlobs.featurelog.maskframe import masked_table
 from mlobs.featurelog.masking import Masker
 from mlobs.featurelog.maskschema import logged_as, parse_schema
-from mlobs.featurelog.writer import open_log
+from mlobs.featurelog.opening import open_log
 from mlobs.records import FeatureRecord
 from mlobs.service.doctor import _reference as doctor_of_reference
 from mlobs.store import open_store

@@ -5,8 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from mlobs.featurelog.opening import open_log
 from mlobs.featurelog.reader import Chunk, LogReader
-from mlobs.featurelog.writer import FeatureLog, open_log
+from mlobs.featurelog.writer import FeatureLog
 from mlobs.records import FeatureRecord, LabelRecord
 
 KEY = "0123456789abcdef0123456789abcdef"

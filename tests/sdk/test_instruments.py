@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import mlobs
-from mlobs.featurelog.writer import open_log
+from mlobs.featurelog.opening import open_log
 from mlobs.sdk.api import installed
 from mlobs.sdk.meter import MOST_SETS
 from mlobs.sdk.runtime import Runtime

@@ -15,8 +15,8 @@ import pytest
 from mlobs.config import parse_settings
 from mlobs.drift.mlref import save_reference
 from mlobs.drift.reference import Slicing, build_reference
+from mlobs.featurelog.opening import open_log
 from mlobs.featurelog.reader import reader_of
-from mlobs.featurelog.writer import open_log
 from mlobs.notify import read
 from mlobs.notify.drawing import plain
 from mlobs.records import FeatureRecord
