@@ -217,23 +217,26 @@ class Trap:
     def _run(self) -> None:
         until = time.monotonic() + 180
         pause = threading.Event()
+        end = -1
         while len(self.killed) < self.times and time.monotonic() < until:
-            try:
-                # Succeeds once a reader waits in `open`; it then waits in `read`.
-                end = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:  # nobody reads yet
-                pause.wait(0.02)
-                continue
-            # The reader's `open` may still be on its way back: closed now, it would read an empty file.
-            while (victim := next(iter(self._readers()), None)) is None and time.monotonic() < until:
+            pause.wait(0.01)
+            if end < 0:
+                try:
+                    # Succeeds once a reader waits in `open`. It stays open to the end: a reader that came
+                    # while it is closed would take the pipe for an empty file.
+                    end = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+                except OSError:
+                    continue  # nobody reads yet
+            victim = next(iter(self._readers()), None)
+            if victim is None:
+                continue  # its `open` is still on its way back
+            if len(self.killed) + 1 == self.times:
+                self._restore()
+            self.killed.append(victim)
+            os.kill(victim, signal.SIGKILL)
+            while self._open_in(victim):
                 pause.wait(0.01)
-            if victim is not None:
-                if len(self.killed) + 1 == self.times:
-                    self._restore()
-                self.killed.append(victim)
-                os.kill(victim, signal.SIGKILL)
-                while Path(f"/proc/{victim}/fd").exists() and self._open_in(victim):
-                    pause.wait(0.01)
+        if end >= 0:
             os.close(end)
 
     def _restore(self) -> None:
