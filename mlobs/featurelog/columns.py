@@ -228,7 +228,9 @@ def combine(tables: Sequence[pa.Table], columns: Mapping[str, str | None], types
 
     For tables of several files, whose features may have come, gone or changed their type in between.
     """
-    if len(tables) == 1 and set(columns) | {CONFLICTS} <= set(tables[0].column_names):
+    # Parquet holds no struct without a field: a file whose calls had no feature comes without the column.
+    structs = {FEATURES, STAGES} if columns is RECORD_COLUMNS else set()
+    if len(tables) == 1 and set(columns) | structs | {CONFLICTS} <= set(tables[0].column_names):
         _learn(tables[0], types)
         if all(_fits(array.type, types.get(name)) for name, array in _typed(tables[0])):
             return tables[0]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlobs.drift.rows import cut
 from mlobs.errors import ConfigError, UnavailableError
 from mlobs.featurelog import compact as compacting
 from mlobs.featurelog.compact import compact
@@ -520,6 +521,19 @@ def test_records_without_features_have_a_file_too(tmp_path: Path) -> None:
     compact(tmp_path, DiskStorage(tmp_path), NOW)
     assert sorted(ids(read_all(tmp_path).records)) == ["p0", "p1", "p2"]
     assert features_of(read_all(tmp_path))[0] in ({}, None)
+
+
+def test_a_file_of_calls_without_features_has_the_columns_of_others(tmp_path: Path) -> None:
+    """Parquet keeps no struct without a field; who reads `features` must find it all the same."""
+    log = opened(tmp_path)
+    log.offer(record(0, {}, stage_durations_s={}))
+    assert log.close(5)
+    before = read_all(tmp_path).records["fraud"]
+    compact(tmp_path, DiskStorage(tmp_path), NOW)
+    after = read_all(tmp_path).records["fraud"]
+    assert set(after.column_names) == set(before.column_names)
+    (piece,), unusable = cut(after, 60.0, "UTC")
+    assert (piece.features.column_names, len(piece.weights), unusable) == (["prediction"], 1, 0)
 
 
 def test_a_broken_parquet_file_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
