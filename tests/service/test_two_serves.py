@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -89,14 +90,15 @@ def share(folder: Path, store: str, incidents: int, restarts: int, seed: int) ->
             ended = running.pop(0)
             ended.terminate()
             ended.join(30)
-            assert ended.exitcode == 0, "SIGTERM is an orderly end"
+            # One that had not begun to listen for SIGTERM is ended by it: it had sent nothing either.
+            assert ended.exitcode in (0, -signal.SIGTERM), "SIGTERM is an orderly end"
             running.append(start(config))
         assert wait_for(lambda: len(paged(hooks)) == incidents, 60 + incidents)
         time.sleep(2)  # two more evaluations of each
         for one in running:
             one.terminate()
             one.join(30)
-            assert one.exitcode == 0
+            assert one.exitcode in (0, -signal.SIGTERM)
     target.server.shutdown()
     target.server.server_close()
     pages = paged(hooks)
