@@ -179,7 +179,14 @@ def _sqlite_connect(raw: sqlite3.Connection, _record: object) -> None:
         None  # we begin transactions ourselves: pysqlite's own begin comes too late for reads
     )
     raw.execute("PRAGMA busy_timeout = 10000")
-    raw.execute("PRAGMA journal_mode = WAL")
+    for _ in range(50):
+        try:
+            raw.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError:
+            # The first change of a new file's mode does not wait for others; a transaction does.
+            raw.execute("BEGIN IMMEDIATE")
+            raw.execute("COMMIT")
     raw.execute("PRAGMA synchronous = FULL")  # NORMAL lost committed rows at every simulated power cut
     raw.execute("PRAGMA foreign_keys = ON")
 
