@@ -14,7 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
+import sysconfig
 import tempfile
 import time
 import urllib.parse
@@ -39,7 +39,8 @@ KNOWN: dict[str, tuple[list[str], list[str], str]] = {
     "amtool": (["usr/bin/amtool"], ["amtool"], FETCH),
     "redis": (["usr/bin/redis-server"], ["redis-server"], FETCH),
     "postgres": (["usr/lib/postgresql/*/bin/initdb"], ["initdb"], FETCH),
-    "kafka": ([], [str(Path(sys.executable).with_name("noida-db"))], "pip install noida-db==0.2.3"),
+    # Not the script in bin: that ends at once with a signal, and leaves the broker to end in its own time.
+    "kafka": ([], [str(Path(sysconfig.get_path("platlib"), "noida_db", "noida-db"))], "pip install noida-db"),
     "chromium": (
         [],
         ["chromium", "chromium-browser", "google-chrome"],

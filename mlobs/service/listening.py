@@ -139,6 +139,17 @@ class Ticker:
             self._stop.wait(min(PUMP_EVERY, max(0.0, due - time.monotonic())))
 
 
+def end_in_order() -> None:
+    """From here on SIGTERM unwinds, as SIGINT does: a start that is broken off closes what it opened, and a
+    page that the ticker has in hand leaves once. For the main thread; `listen` takes over while it runs."""
+    signal.signal(signal.SIGTERM, _broken_off)
+
+
+def _broken_off(number: int, _frame: object) -> None:
+    _heard(number, None)
+    raise SystemExit(0)
+
+
 def listen(app: Starlette, handle: socket.socket) -> None:
     """Serve `app` on `handle` until SIGINT or SIGTERM; returns then, for the caller has an orderly end to
     make: uvicorn raises the signal once more when it is done, and the default would end the process there.

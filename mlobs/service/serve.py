@@ -25,7 +25,7 @@ from mlobs.records import FeatureRecord
 from mlobs.service import Service, canaries, with_own_address
 from mlobs.service.compaction import Compactor
 from mlobs.service.enrichers import enrichers
-from mlobs.service.listening import Fetcher, Ticker, bind, listen
+from mlobs.service.listening import Fetcher, Ticker, bind, end_in_order, listen
 from mlobs.service.paging import mount
 from mlobs.settings import Settings
 from mlobs.slo.canary_keep import SCHEMA as CANARY_SCHEMA
@@ -84,6 +84,7 @@ def serve(config: Path) -> None:
     """Run until SIGINT or SIGTERM. Raises MlobsError for what hinders the start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every scrape
+    end_in_order()
     settings = with_checks(load_settings(config))
     check_evaluator(settings, config.name)
     problems = check(settings, config.name)
@@ -123,11 +124,11 @@ def serve(config: Path) -> None:
         log.info("mlobs serve: http://%s:%d", host, port)
         ticker = Ticker(service.tick, service.pump, settings.slo.scrape_interval)
         compactor = Compactor(settings, service.beside, service.registry)
-        compactor.start()
-        if settings.clock == "wall":
-            ticker.start()
-            trials.start()
         try:
+            compactor.start()
+            if settings.clock == "wall":
+                ticker.start()
+                trials.start()
             listen(app, handle)
         finally:
             ticker.stop()
