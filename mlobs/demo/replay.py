@@ -42,7 +42,6 @@ class Progress:
     failed: int = 0
     labels: int = 0
     unlabelled: int = 0
-    ticks: int = 0
     last_tick: dict[str, Any] | None = None
 
 
@@ -91,7 +90,6 @@ class Replay:
                 if status != 200:
                     raise HTTPException(f"/api/tick answered {status}: {tick}")
                 self.progress.now = hour_end
-                self.progress.ticks += 1
                 self.progress.last_tick = tick
                 after_hour(self.progress)
 

@@ -26,7 +26,6 @@ class Trained:
     auc: float
     """On the training rows."""
     rows: int
-    base_rate: float
 
 
 def train(flights: Flights) -> Trained:
@@ -62,7 +61,7 @@ def train(flights: Flights) -> Trained:
         categories=_by_name(categories, weights[len(NUMBERS) :]),
         threshold=float(np.quantile(probabilities, 1.0 - y.mean())),
     )
-    return Trained(coefficients, float(roc_auc_score(y, probabilities)), len(y), float(y.mean()))
+    return Trained(coefficients, float(roc_auc_score(y, probabilities)), len(y))
 
 
 def _by_name(

@@ -40,11 +40,6 @@ class Moments:
         mean = self.mean + step * (other.n / n)
         return Moments(n, mean, self.m2 + other.m2 + step * step * (self.n * (other.n / n)))
 
-    @property
-    def variance(self) -> float:
-        """Sample variance; NaN below two values."""
-        return self.m2 / (self.n - 1) if self.n > 1 else float("nan")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Deep:
@@ -138,20 +133,3 @@ def smallest(counts: Mapping[str, int], hashes: Mapping[str, int], cap: int = CA
 def word_hash(word: str) -> int:
     """64-bit hash of a category; the same in every process and version."""
     return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-
-
-def edges_of(keys: Keys, counts: Ints, quantiles: int) -> Floats:
-    """Edges at the quantiles of a histogram, all on its own edges, so that any deep column can be counted in
-    them exactly. For a reference that is kept as a state."""
-    upto = np.cumsum(counts)
-    ranks = np.searchsorted(upto, np.arange(1, quantiles) * (upto[-1] / quantiles), side="left")
-    chosen = np.unique(np.concatenate([keys[:1], keys[ranks], keys[-1:] + np.uint64(1)]))
-    return bits.lower_edge(chosen)
-
-
-def rebin(deep: Deep, edges: Floats) -> Ints:
-    """Counts of the bins between edges that lie on the histogram's edges; shape (len(edges) + 1,)."""
-    place = np.searchsorted(edges, bits.lower_edge(deep.keys), side="right")
-    return np.bincount(place, weights=deep.counts.astype(np.float64), minlength=len(edges) + 1).astype(
-        np.int64
-    )

@@ -73,10 +73,6 @@ class Grid:
             sums += np.bincount(found, np.rint(places, out=places), bins).astype(np.int64)
         return counts, sums
 
-    def value_sums(self, counts: npt.ArrayLike, sums: npt.ArrayLike) -> Floats:
-        """The sums of the values themselves, from counts and fixed-point sums (weighted ones too)."""
-        return np.asarray(sums) / (FINE * self.scale) + np.asarray(counts) * self.origin
-
     @property
     def atoms(self) -> npt.NDArray[np.bool_]:
         """Which bins hold a single value only; shape (bins,)."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlobs.drift.verdicts import WindowVerdict
-from mlobs.records import Breach, Verdict
+from mlobs.records import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,3 @@ def persisting(history: Sequence[WindowVerdict], k: int, n: int) -> list[Finding
         for (feature, check), found in sorted(broken.items())
         if len(found) >= k
     ]
-
-
-def breach_of(finding: Finding, model: str, segment: str, severity: str) -> Breach:
-    """The finding as it crosses the border."""
-    detail = f"{finding.feature}: {finding.last.detail}"
-    return Breach(model, finding.feature, segment, severity, finding.since, finding.check, detail)

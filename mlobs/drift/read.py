@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select
 
 from mlobs.drift import tables
+from mlobs.drift.keep import verdict_of
 from mlobs.drift.verdicts import EVERY
 from mlobs.records import Breach, Verdict
 from mlobs.store import Store
@@ -117,7 +118,7 @@ def heat_map(store: Store, model: str, last: int = 60, segment: str = "") -> Hea
             ).all()
     by_place: dict[tuple[str, float, str], list[Verdict]] = {}
     for row in rows:
-        one = _verdict(row)
+        one = verdict_of(row)
         for place in _places(one, found):
             by_place.setdefault(place, []).append(one)
     features = tuple(sorted({feature for feature, _, _ in by_place}))
@@ -150,7 +151,7 @@ def scores(store: Store, model: str, start: float, end: float, feature: str | No
         rows = connection.execute(
             select(table).where(*where).order_by(table.c.start, table.c.feature, table.c.statistic)
         ).all()
-    return [_verdict(row) for row in rows]
+    return [verdict_of(row) for row in rows]
 
 
 def breaches(store: Store, model: str | None = None, since: float | None = None) -> list[BreachRow]:
@@ -202,7 +203,7 @@ def explain(store: Store, model: str, since: float, until: float) -> list[Featur
         ).all()
     found: dict[tuple[str, str, str], list[Verdict]] = {}
     for row in rows:
-        one = _verdict(row)
+        one = verdict_of(row)
         found.setdefault((one.feature, one.segment, one.status), []).append(one)
     whole = {(feature, check) for feature, segment, check in found if not segment}
     causes = [
@@ -232,15 +233,6 @@ def _cell(found: list[Verdict], window: WindowRow) -> HeatCell | None:
     if all(one.verdict == "absent" for one in found):
         return HeatCell("absent", found[0].status, found[0].detail or "no value in this window", None)
     return HeatCell("ok", "ok", "", score)
-
-
-def _verdict(row: object) -> Verdict:
-    get = row._mapping  # type: ignore[attr-defined]
-    return Verdict(
-        get["model"], get["model_version"], get["feature"], get["start"], get["end"], get["verdict"],
-        get["status"], get["statistic"], get["value"], get["threshold"], get["rows"], get["reference"],
-        get["segment"], get["p_value"], get["detail"],
-    )  # fmt: skip
 
 
 def _breach(row: object) -> Breach:

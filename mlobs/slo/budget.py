@@ -16,7 +16,6 @@ EXHAUSTED = "exhausted"
 ABSENT = "absent"
 LOW_TRAFFIC = "low_traffic"
 YOUNG = "young"
-STATES = (OK, BURNING, EXHAUSTED, ABSENT, LOW_TRAFFIC, YOUNG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +24,8 @@ class Budget:
 
     bad: float
     total: float
-    expected_total: float
-    """Events of the whole period at the pace seen so far; equals `total` once the period is covered."""
     allowed: float
-    """Bad events that the objective allows in the period."""
+    """Bad events that the objective allows in the period, at the pace seen so far."""
     consumed: float | None
     """Share of the budget that is spent, above 1 when overspent; None without events."""
     minutes: float
@@ -53,7 +50,7 @@ def budget(bad: float, total: float, objective: Decimal, period: float, coverage
     expected = total / min(1.0, max(coverage, 1e-9))
     allowed = share * expected
     consumed = bad / allowed if allowed > 0 else None
-    return Budget(bad, total, expected, allowed, consumed, share * period / 60.0)
+    return Budget(bad, total, allowed, consumed, share * period / 60.0)
 
 
 def state(

@@ -136,14 +136,6 @@ def test_keys_of_the_histogram_keep_the_order_and_hold_their_values(values: np.n
     assert (bits.lower_edge(keys) <= ordered).all()
 
 
-@given(values=hnp.arrays(np.float64, st.integers(1, 300), elements=st.floats(-1e6, 1e6)))
-def test_rebinning_a_histogram_at_its_own_edges_is_exact(values: np.ndarray) -> None:
-    made = deep.of_numbers(values)
-    edges = deep.edges_of(made.keys, made.counts, 16)
-    expected = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
-    assert (deep.rebin(made, edges) == expected).all()
-
-
 @pytest.mark.parametrize("distinct", [0, 1, 10, 1000, 50_000])
 def test_distinct_values_are_counted_within_four_standard_errors(distinct: int) -> None:
     values = np.random.default_rng(distinct).normal(size=distinct)
