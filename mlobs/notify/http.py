@@ -157,6 +157,8 @@ _METADATA = frozenset({ipaddress.ip_address("fd00:ec2::254"), ipaddress.ip_addre
 class _Pinned(http.client.HTTPConnection):
     """A connection to one judged address, with the name in TLS and Host."""
 
+    debuglevel = 0  # ours, whatever a process turns on for everybody: it prints addresses and bodies
+
     def __init__(self, target: Target, address: str, timeout: float, ca_file: str | None) -> None:
         super().__init__(target.host, target.port, timeout=timeout)
         self._target = target

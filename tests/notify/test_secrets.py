@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import http.client
 import logging
 import re
+import smtplib
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import AbstractHTTPHandler
 
 import pytest
 from aiosmtpd.smtp import AuthResult
@@ -124,8 +127,16 @@ def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCa
         logging.getLogger(name).setLevel(level)
 
 
+def print_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an operator may turn on for a whole process: the standard library prints headers and logins."""
+    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
+    monkeypatch.setattr(AbstractHTTPHandler.__init__, "__defaults__", (1,))  # as from Python 3.12 on
+    monkeypatch.setattr(smtplib.SMTP, "debuglevel", 2)
+
+
 @pytest.mark.parametrize("plant", [slack, pagerduty, webhook, email])
-def test_planted_secrets_show_nowhere(plant, tmp_path, everything_logged, capfd):
+def test_planted_secrets_show_nowhere(plant, tmp_path, everything_logged, capfd, monkeypatch):
+    print_everything(monkeypatch)
     with ExitStack() as stack:
         planted = plant(stack)
         for name, value in planted.secrets.items():

@@ -1,12 +1,11 @@
-"""TLS as it is on the wire: certificates are checked, for webhooks and for mail."""
+"""TLS as it is on the wire: certificates are checked, and what is under it is printed by nobody."""
 
 from __future__ import annotations
 
 import datetime
 import ipaddress
 import ssl
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from mlobs.notify.channels.mail import EmailChannel
+from mlobs.notify.channels.slack import SlackChannel
 from mlobs.notify.channels.webhook import WebhookChannel
 from mlobs.notify.http import Addresses
 from mlobs.notify.retry import Reason
+from mlobs.secret import Secret
+from tests.notify.stubs import Slack, receiver, serving
 from tests.notify.test_mail import Mailbox, OnKernelPort
+from tests.notify.test_secrets import print_everything
 from tests.notify.test_slack import a_message
 
 
@@ -61,38 +64,38 @@ def server_side(certificate: Path) -> ssl.SSLContext:
     return context
 
 
+@pytest.fixture(autouse=True)
+def nothing_printed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """The standard library prints what it sends where a process has turned that on; of ours it does not."""
+    print_everything(monkeypatch)
+    yield
+    printed = "".join(capfd.readouterr())
+    assert "send: " not in printed
+
+
 @pytest.mark.parametrize("trusted", [True, False])
 def test_a_webhook_is_sent_only_to_whom_the_certificate_vouches_for(certificate: Path, trusted: bool):
-    got: list[bytes] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            got.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda *args: None  # type: ignore[method-assign]  # a refused handshake
-    server.socket = server_side(certificate).wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        channel = WebhookChannel(
-            "hook",
-            f"https://127.0.0.1:{server.server_address[1]}/in",
-            allowed=Addresses(allow_private=True, ca_file=str(certificate) if trusted else None),
-            timeout=5,
-        )
-        outcome = channel.send(a_message())
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
-    assert (outcome.sent, len(got)) == (trusted, int(trusted))
+    hook = receiver()
+    with serving(hook, server_side(certificate)):
+        allowed = Addresses(allow_private=True, ca_file=str(certificate) if trusted else None)
+        outcome = WebhookChannel("hook", hook.url, allowed=allowed, timeout=5).send(a_message())
+    assert (outcome.sent, len(hook.requests)) == (trusted, int(trusted))
     assert trusted or (outcome.reason, outcome.uncertain) == (Reason.CONNECTION, False)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_slack_gets_the_token_only_under_a_checked_certificate(
+    certificate: Path, trusted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "token").write_text("xoxb-right")
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    slack = Slack()
+    with serving(slack.stub, server_side(certificate)):
+        token = Secret("token", file=str(tmp_path / "token"))
+        outcome = SlackChannel("chat", "#oncall", token, base_url=slack.stub.url, timeout=5).send(a_message())
+    assert (outcome.sent, len(slack.stub.requests)) == (trusted, int(trusted))
+    assert trusted or (outcome.reason, outcome.retry) == (Reason.CONNECTION, True)
 
 
 @pytest.mark.parametrize("tls", ["starttls", "tls"])

@@ -1,5 +1,6 @@
 """`mlobs serve` as a process with a secret of every kind: none shows on its `ps` line, in its log with every
-library at DEBUG, on its pages, in its API, its metrics, its files, or in what the commands print."""
+library at DEBUG and the standard library printing, on its pages, in its API, its metrics, its files, or in
+what the commands print."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ SECRETS = {
     "am": "PLANTED-alertmanager-bearer",
 }
 MAIN = (
-    "import logging; logging.basicConfig(level=logging.DEBUG);"
+    "import http.client, logging, smtplib; logging.basicConfig(level=logging.DEBUG);"
+    " http.client.HTTPConnection.debuglevel = smtplib.SMTP.debuglevel = 1;"
     " [logging.getLogger(name).setLevel(10) for name in ('httpx', 'httpcore', 'slack_sdk', 'urllib3')];"
     " from mlobs.cli import main; main()"
 )

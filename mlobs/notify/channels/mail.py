@@ -145,12 +145,16 @@ class _Alarm:
 class _Plain(smtplib.SMTP):
     """Known to its alarm before it connects."""
 
+    debuglevel = 0  # ours, whatever a process turns on for everybody: it prints the login
+
     def __init__(self, alarm: _Alarm, *args: Any, **options: Any) -> None:
         alarm.server = self
         super().__init__(*args, **options)
 
 
 class _Tls(smtplib.SMTP_SSL):
+    debuglevel = 0
+
     def __init__(self, alarm: _Alarm, *args: Any, **options: Any) -> None:
         alarm.server = self
         super().__init__(*args, **options)

@@ -109,7 +109,7 @@ class _TlsLine(http.client.HTTPSConnection):
 
 class _Plain(HTTPHandler):
     def __init__(self, lines: list[socket.socket]) -> None:
-        super().__init__()
+        super().__init__(debuglevel=0)  # else the one of http.client, which prints the token
         self._lines = lines
 
     def http_open(self, req: Request) -> http.client.HTTPResponse:
@@ -118,7 +118,7 @@ class _Plain(HTTPHandler):
 
 class _Tls(HTTPSHandler):
     def __init__(self, lines: list[socket.socket], **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(debuglevel=0, **options)
         self._lines = lines
         self._verified = options.get("context")
 
