@@ -18,7 +18,8 @@ from mlobs.records import Scalar
 from mlobs.sdk import crews
 from mlobs.sdk.binding import Binding
 from mlobs.sdk.call import USE
-from mlobs.sdk.capture import Extractor, Extractors, as_extractor
+from mlobs.sdk.capture import Extractor, Extractors, as_extractor, as_function
+from mlobs.sdk.given import check_function, label_given, refuse_unknown, seconds_given
 from mlobs.sdk.options import make_settings
 from mlobs.sdk.price import calibrate
 from mlobs.sdk.rows import Batch, as_column, refuse_streams
@@ -65,7 +66,7 @@ def init(
     config: str | os.PathLike[str] | Settings | None = None,
     /,
     *,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] | None = None,
     registry: CollectorRegistry | None = None,
     exporter: SpanExporter | None = None,
     strict: bool = False,
@@ -73,13 +74,15 @@ def init(
 ) -> None:
     """Set up the SDK of this process: `init("mlobs.yaml")`, or its keys: `init(service="fraud-api")`.
 
-    `clock` gives the event time of records (seconds since the epoch), and is called in the context of the
-    call; `registry` is a prometheus-client registry to appear in (default: an own one, see `metrics_app`);
-    `exporter` an OpenTelemetry span exporter in place of `otlp=`; `strict` lets our failures raise, for
-    tests. Raises ConfigError with every problem at once; what ran before then runs on. A later `init` may
-    change everything but the buckets of a model that has been counted.
+    `clock` gives the event time of records (seconds since the epoch; default `time.time`), and is called in
+    the context of the call; `registry` is a prometheus-client registry to appear in (default: an own one, see
+    `metrics_app`); `exporter` an OpenTelemetry span exporter in place of `otlp=`; `strict` lets our failures
+    raise, for tests. Raises ConfigError with every problem at once; what ran before then runs on. A later
+    `init` may change everything but the buckets of a model that has been counted.
     """
-    settings = make_settings(config, keywords)
+    parts = {"clock": clock, "registry": registry, "exporter": exporter, "strict": strict}
+    settings = make_settings(config, keywords, parts)
+    clock = time.time if clock is None else clock
     with _LOCK:
         before = _default
         if before is not None:
@@ -255,6 +258,10 @@ def _mark_all() -> None:
 
 USE.noticed.append(_mark_all)
 
+_OBSERVES = (
+    "model", "version", "variant", "prediction_id", "entity", "features", "decision", "segment", "batch",
+)  # fmt: skip
+
 
 @overload
 def observe(fn: F, /) -> F: ...
@@ -288,6 +295,7 @@ def observe(
     decision: Extractor | None = None,
     segment: str | Extractor | None = None,
     batch: str | Extractor | None = None,
+    **unknown: Any,
 ) -> F | Callable[[F], F]:
     """Measure every call of a function and keep a share of them; the function behaves as before.
 
@@ -296,7 +304,8 @@ def observe(
     unless given. The extractors `prediction_id`, `entity`, `features` and `segment` take the arguments of the
     function, `decision` takes its result; a text names a parameter, or else a key of the first mapping
     argument. Without them the features are the first argument that is a mapping, a pydantic model or a
-    dataclass. Raises UsageError for an extractor that is neither callable nor a name.
+    dataclass. Raises UsageError for an extractor that is neither callable nor a name, for a keyword that it
+    does not know, and for what is no function.
 
     `batch` makes it a batch call: the rows among its arguments (a name or a callable), each a mapping, and a
     result that holds one prediction a row. It is one call with one duration, and a record for each kept row.
@@ -304,35 +313,37 @@ def observe(
     parameter with one value a row, or a key of each row.
     """
 
+    refuse_unknown("observe", unknown, _OBSERVES)
+    labels = {
+        "model": label_given("observe(model=)", model),
+        "version": label_given("observe(version=)", version),
+        "variant": label_given("observe(variant=)", variant) or None,
+    }
+    named = {"prediction_id": prediction_id, "entity": entity, "segment": segment}
+    decide = as_function(decision, "decision", "the result")
+
     def decorate(target: F) -> F:
         if isinstance(target, staticmethod | classmethod):
             return cast(F, type(target)(decorate(cast(F, target.__func__))))
+        check_function("observe", target)
         taken = as_extractor(batch, "batch", target)
+        by_row = None
         if taken is None:
-            by_row = None
+            found = {field: as_extractor(given, field, target) for field, given in named.items()}
             extractors = Extractors(
-                prediction_id=as_extractor(prediction_id, "prediction_id", target),
-                entity=as_extractor(entity, "entity", target),
-                features=as_extractor(features, "features", target),
-                decision=decision,
-                segment=as_extractor(segment, "segment", target),
+                **found, features=as_extractor(features, "features", target), decision=decide
             )
         else:
             refuse_streams(target)
             extractors = Extractors()
-            by_row = Batch(
-                taken,
-                prediction_id=as_column(prediction_id, "prediction_id", target),
-                entity=as_column(entity, "entity", target),
-                features=features if callable(features) else None,
-                segment=as_column(segment, "segment", target),
-                decision=decision,
-            )
+            columns = {field: as_column(given, field, target) for field, given in named.items()}
+            of_row = as_function(features, "features", "a row")
+            by_row = Batch(taken, **columns, features=of_row, decision=decide)
         binding = Binding(
             target,
-            model=model or str(getattr(target, "__name__", type(target).__name__)),
-            version=version,
-            variant=variant,
+            model=labels["model"] or str(getattr(target, "__name__", type(target).__name__)),
+            version=labels["version"] or "",
+            variant=labels["variant"],
             extractors=extractors,
             runtime=default_runtime,
             batch=by_row,
@@ -375,16 +386,20 @@ def _say_that_labels_are_lost() -> None:
 
 
 def flush(timeout: float = 2.0) -> bool:
-    """Wait up to `timeout` seconds; True only when everything handed over is as durable as asked."""
-    return default_runtime().flush(timeout)
+    """Wait up to `timeout` seconds; True only when everything handed over is as durable as asked.
+
+    Raises UsageError for a timeout that is no finite number; so does `close`.
+    """
+    return default_runtime().flush(seconds_given("flush", timeout))
 
 
 def close(timeout: float = 2.0) -> bool:
     """Flush and end within `timeout` seconds; a later `init` starts afresh. True as in `flush`."""
+    seconds = seconds_given("close", timeout)
     runtime = _default
     _install(None)
     if runtime is None:
         return True
-    done = runtime.close(timeout)
+    done = runtime.close(seconds)
     crews.last_words(runtime)
     return done

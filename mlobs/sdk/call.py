@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, Protocol, cast
 
+from mlobs.sdk.given import refuse_in_call
 from mlobs.sdk.guard import Guard
 from mlobs.sdk.trace import TraceContext
 
@@ -237,7 +238,7 @@ def _unknown_stage(name: str, marker: Marker | None, lap: Lap, problem: Exceptio
         return _NOWHERE
     try:
         if not isinstance(problem, KeyError):
-            raise problem
+            raise refuse_in_call("stage()", "a name", name, "for example stage('inference')") from problem
         lap.target = marker[0].new_stage(name)
         if len(marker) < _FULL:
             marker.append(lap)

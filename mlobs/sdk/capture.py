@@ -6,10 +6,10 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from mlobs.errors import Problem, UsageError, shown
 from mlobs.records import BY_ENTITY, BY_RATE
+from mlobs.sdk.given import refuse
 from mlobs.sdk.meter import clean_label
 
 Extractor = Callable[..., Any]
@@ -50,13 +50,11 @@ def as_extractor(given: str | Extractor | None, field: str, fn: Callable[..., An
     if given is None or callable(given):
         return given
     if not isinstance(given, str):
-        raise UsageError(
-            Problem(
-                f"observe({field}=)",
-                "a callable, or the name of a parameter or key",
-                shown(given),
-                f"for example {field}=lambda request: request['id']",
-            )
+        raise refuse(
+            f"observe({field}=)",
+            "a callable, or the name of a parameter or key",
+            given,
+            f"for example {field}=lambda request: request['id']",
         )
     try:
         signature = inspect.signature(fn)
@@ -65,6 +63,18 @@ def as_extractor(given: str | Extractor | None, field: str, fn: Callable[..., An
     if signature is not None and given in signature.parameters:
         return _parameter(signature, given)
     return _key(given)
+
+
+def as_function(given: Any, field: str, over: str) -> Extractor | None:
+    """What is a callable or nothing, never a name. Raises UsageError for anything else."""
+    if given is None or callable(given):
+        return cast("Extractor | None", given)
+    raise refuse(
+        f"observe({field}=)",
+        f"a callable over {over}",
+        given,
+        f"for example {field}=lambda given: given['x']",
+    )
 
 
 def _parameter(signature: inspect.Signature, name: str) -> Extractor:

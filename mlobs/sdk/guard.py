@@ -1,6 +1,7 @@
 """The guard: whatever fails in us is swallowed, counted by site and logged once a minute.
 
-`BaseException` is not ours to swallow: a KeyboardInterrupt that lands in our code is the host's.
+Of another's exception the log has the type alone, for its text may hold what a call was about; ours are
+written to be read. `BaseException` is not ours to swallow: a KeyboardInterrupt in our code is the host's.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+
+from mlobs.errors import MlobsError
 
 _LOG = logging.getLogger("mlobs")
 _QUIET_S = 60.0
@@ -50,7 +53,7 @@ class Guard:
                 _LOG.warning(
                     "mlobs failed at %s: %s; the call went on, further failures are counted for %d s",
                     site,
-                    type(problem).__name__,
+                    problem if isinstance(problem, MlobsError) else type(problem).__name__,
                     _QUIET_S,
                 )
         except Exception:  # noqa: BLE001, S110 - a broken log handler of the host must not become its failure

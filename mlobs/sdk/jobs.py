@@ -27,6 +27,17 @@ from typing import Any, TypeVar, cast, overload
 from mlobs import names
 from mlobs.errors import Problem, UsageError
 from mlobs.sdk.api import default_runtime
+from mlobs.sdk.given import (
+    ADDRESS,
+    ADDRESS_EXAMPLE,
+    check_function,
+    fits,
+    is_address,
+    is_path,
+    label_given,
+    refuse,
+    refuse_unknown,
+)
 from mlobs.sdk.meter import COUNTER, clean_label
 from mlobs.sdk.runtime import Runtime
 
@@ -198,16 +209,27 @@ def job(
     name: str | None = None,
     textfile: str | os.PathLike[str] | None = None,
     otlp: str | None = None,
+    **unknown: Any,
 ) -> F | Callable[[F], F]:
     """Measure each run of a function or coroutine function; it behaves as before.
 
     `textfile` is the folder of the node exporter's textfile collector, `otlp` a collector's address (default:
     the one of `init`). Without either the run shows on `/metrics` alone. The end of a run waits 2 s for a
-    collector at the most. Raises UsageError for a generator function, whose call is no run.
+    collector at the most. Raises UsageError for a generator function, whose call is no run, and for arguments
+    that cannot be meant.
     """
+    refuse_unknown("job", unknown, ("name", "textfile", "otlp"))
+    given = label_given("job(name=)", name)
+    if textfile is not None and not fits(is_path, textfile):
+        raise refuse("job(textfile=)", "a folder", textfile, "that of the node exporter's textfile collector")
+    if otlp is not None and not fits(is_address, otlp):
+        raise refuse("job(otlp=)", ADDRESS, otlp, ADDRESS_EXAMPLE)
     folder = None if textfile is None else os.fspath(textfile)
 
     def decorate(target: F) -> F:
+        if isinstance(target, staticmethod | classmethod):
+            return cast(F, type(target)(decorate(cast(F, target.__func__))))
+        check_function("job", target)
         if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
             raise UsageError(
                 Problem(
@@ -217,7 +239,7 @@ def job(
                     "decorate the function that reads it",
                 )
             )
-        named = clean_label(name or getattr(target, "__name__", type(target).__name__))
+        named = given or clean_label(getattr(target, "__name__", type(target).__name__))
         if inspect.iscoroutinefunction(target):
 
             @functools.wraps(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlobs.errors import ConfigError, Problem, nearest, shown
+from mlobs.sdk.given import ADDRESS, ADDRESS_EXAMPLE, fits, is_address, is_path, is_text
 from mlobs.settings import MaskSettings, Settings
 
 # Keys of mlobs.yaml that need its reader; they are given to `init` in the same shape as in the file.
@@ -27,38 +29,53 @@ def _is_edges(value: object) -> bool:
     return (
         isinstance(value, list | tuple)
         and bool(value)
-        and all(isinstance(edge, int | float) and 0 < edge < float("inf") for edge in value)
+        and all(
+            isinstance(edge, int | float) and not isinstance(edge, bool) and 0 < float(edge) < float("inf")
+            for edge in value
+        )
     )
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def _is_clock(value: object) -> bool:
+    """Not asked for the time here: a clock may know it only within a call."""
+    if not callable(value):
+        return False
+    try:
+        signature = inspect.signature(value)
+    except ValueError:  # `time.time`: it does not say
+        return True
+    try:
+        signature.bind()
+    except TypeError:
+        return False
+    return True
 
 
-_CHECKS: Mapping[str, tuple[Callable[[object], bool], str, str]] = {
-    "service": (_is_text, "a name", "name the service, for example service='fraud-api'"),
-    "environment": (lambda value: isinstance(value, str), "a text", "for example environment='production'"),
-    "feature_log": (
-        _is_text,
-        "a directory, s3://bucket/prefix or kafka://broker/topic",
-        "for example feature_log='./featurelog'",
+def _has(*methods: str) -> Callable[[Any], object]:
+    return lambda value: all(callable(getattr(value, name, None)) for name in methods)
+
+
+_Check = tuple[Callable[[Any], object], str, str]
+"""Whether a value fits, what is expected, what to do."""
+
+_CHECKS: Mapping[str, _Check] = {
+    "service": (is_text, "a name", "name the service, for example service='fraud-api'"),
+    "environment": (
+        lambda value: value == "" or is_text(value),
+        "a text",
+        "for example environment='production'",
     ),
+    "feature_log": (is_path, "a directory", "for example feature_log='./featurelog'"),
     "sample": (_is_share, "a share in [0, 1]", "write 0.01 for one call in a hundred"),
     "sample_by": (
-        lambda value: value in ("prediction", "entity"),
+        lambda value: isinstance(value, str) and value in ("prediction", "entity"),
         "'prediction' or 'entity'",
         "'entity' keeps all calls of an entity or none",
     ),
     "trace_sample": (_is_share, "a share in [0, 1]", "write 0.01, or leave it out to follow sample"),
-    "otlp": (
-        lambda value: (
-            isinstance(value, str) and value.startswith(("http://", "https://", "grpc://", "grpcs://"))
-        ),
-        "the collector's URL",
-        "for example otlp='http://127.0.0.1:4318'",
-    ),
+    "otlp": (is_address, ADDRESS, ADDRESS_EXAMPLE),
     "durability": (
-        lambda value: value in ("memory", "os", "disk"),
+        lambda value: isinstance(value, str) and value in ("memory", "os", "disk"),
         "'memory', 'os' or 'disk'",
         "choose what flush() waits for",
     ),
@@ -70,21 +87,49 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str, str]] = {
     "buckets": (_is_edges, "upper edges in seconds, positive", "for example buckets=(0.01, 0.1, 1.0)"),
 }
 
+_PARTS: Mapping[str, _Check] = {
+    "clock": (_is_clock, "a function of nothing that gives seconds since the epoch", "for example time.time"),
+    "registry": (
+        _has("register"),
+        "a prometheus-client registry",
+        "for example registry=prometheus_client.REGISTRY",
+    ),
+    "exporter": (
+        _has("export", "shutdown"),
+        "an OpenTelemetry span exporter",
+        "an address is given as otlp='http://127.0.0.1:4318'",
+    ),
+    "strict": (lambda value: isinstance(value, bool), "True or False", "strict=True lets our failures raise"),
+}
+"""What `init` takes that is no setting: objects of this process."""
 
-def make_settings(config: str | os.PathLike[str] | Settings | None, given: Mapping[str, Any]) -> Settings:
-    """Settings from a file's path, from keywords, or from a file with keywords over it.
+
+def make_settings(
+    config: str | os.PathLike[str] | Settings | None,
+    given: Mapping[str, Any],
+    parts: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings from a file's path, from keywords, or from a file with keywords over it; `parts` are looked
+    at, too.
 
     Raises ConfigError that names each keyword, what was expected, what came and what to do.
     """
     given = {name: value for name, value in given.items() if value is not None}
+    everything = {**given, **{name: value for name, value in (parts or {}).items() if value is not None}}
     problems = [
-        Problem(f"init({name}=)", "a known keyword", shown(value), nearest(name, _KNOWN))
+        Problem(f"init({name}=)", "a known keyword", shown(value), nearest(name, [*_KNOWN, *_PARTS]))
         for name, value in given.items()
         if name not in _KNOWN
     ]
-    for name, (fits, expected, remedy) in _CHECKS.items():
-        if name in given and not fits(given[name]):
-            problems.append(Problem(f"init({name}=)", expected, shown(given[name]), remedy))
+    for name, (check, expected, remedy) in {**_CHECKS, **_PARTS}.items():
+        if name in everything and not fits(check, everything[name]):
+            problems.append(Problem(f"init({name}=)", expected, shown(everything[name]), remedy))
+    if config is not None and not isinstance(config, Settings) and not fits(is_path, config):
+        problems.append(
+            Problem(
+                "init()", "the path of a mlobs.yaml", shown(config), "or keywords: init(service='fraud-api')"
+            )
+        )
     mask, mask_problems = _mask(given.get("mask"))
     problems += mask_problems
     if config is None and "service" not in given:
@@ -109,6 +154,8 @@ def make_settings(config: str | os.PathLike[str] | Settings | None, given: Mappi
     }
     if "service" in given:
         plain["service"] = given["service"]
+    if "feature_log" in plain:
+        plain["feature_log"] = os.fspath(plain["feature_log"])
     if "buckets" in plain:
         plain["buckets"] = tuple(float(edge) for edge in plain["buckets"])
     if mask is not None:
@@ -137,7 +184,7 @@ def _mask(value: object) -> tuple[MaskSettings | None, list[Problem]]:
     if (
         isinstance(value, Mapping)
         and set(value) <= {"schema", "key_file"}
-        and all(isinstance(path, str) for path in value.values())
+        and all(fits(is_path, path) for path in value.values())
     ):
         return MaskSettings(**{name: os.path.abspath(path) for name, path in value.items()}), []
     return None, [

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlobs.errors import Problem, UsageError, shown
+from mlobs.errors import Problem, UsageError
 from mlobs.records import BY_ENTITY, BY_RATE, DRAWN, FeatureRecord
 from mlobs.sdk.capture import Extractor, first_mapping, snapshot
+from mlobs.sdk.given import refuse
 from mlobs.sdk.guard import Guard
 from mlobs.sdk.meter import clean_label
 from mlobs.sdk.sampling import kept_by_id
@@ -55,13 +56,11 @@ def as_column(given: str | Extractor | None, field_name: str, fn: Callable[..., 
         take = given
         return lambda _args, _kwargs, rows: [take(row) for row in rows]
     if not isinstance(given, str):
-        raise UsageError(
-            Problem(
-                f"observe({field_name}=)",
-                "a callable over a row, or the name of a parameter or of a key",
-                shown(given),
-                f"for example {field_name}='id'",
-            )
+        raise refuse(
+            f"observe({field_name}=)",
+            "a callable over a row, or the name of a parameter or of a key",
+            given,
+            f"for example {field_name}='id'",
         )
     name = given
     try:

@@ -14,6 +14,7 @@ from mlobs import names
 from mlobs.records import BY_ENTITY, FeatureRecord, LabelRecord, Ledger, Scalar
 from mlobs.sdk.buckets import Bounds, make_bounds, plain_bounds
 from mlobs.sdk.exemplars import Exemplars
+from mlobs.sdk.given import fits, refuse_in_call
 from mlobs.sdk.guard import Guard
 from mlobs.sdk.meter import REQUEST, Meter
 from mlobs.sdk.overhead import Overhead
@@ -149,12 +150,18 @@ class Runtime:
         return used
 
     def label(self, prediction_id: str, value: Scalar, event_time: float | None) -> None:
-        """Hand a label to the feature log, if there is one. Raises for an `event_time` that is no number."""
+        """Hand a label to the feature log, if there is one. Raises UsageError for what cannot be meant."""
+        if prediction_id is None:  # the text "None" would be an id
+            raise refuse_in_call(
+                "log_label(prediction_id=)", "the prediction's id", None, "see current().prediction_id"
+            )
         if self.log is not None:
-            at = self.clock() if event_time is None else float(event_time)
-            if not isfinite(at):
-                raise ValueError("event_time is not a finite number")
-            self.log.offer_label(LabelRecord("", str(prediction_id), value, at, self.settings.service))
+            at = self.clock() if event_time is None else event_time
+            if not fits(isfinite, at):
+                raise refuse_in_call(
+                    "log_label(event_time=)", "seconds since the epoch", at, "for example time.time()"
+                )
+            self.log.offer_label(LabelRecord("", str(prediction_id), value, float(at), self.settings.service))
 
     def ledgers(self) -> list[Ledger]:
         """The account of each pipeline."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlobs.errors import Problem, UnavailableError
 from mlobs.sdk.api import scraped
+from mlobs.sdk.given import fits, is_text, refuse
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -112,8 +113,12 @@ class _Server(ThreadingHTTPServer):
 def start_metrics_server(port: int = 0, host: str = "127.0.0.1") -> MetricsServer:
     """Serve `/metrics` from a thread of its own; port 0 lets the kernel choose; loopback unless told.
 
-    Raises UnavailableError when the port is taken.
+    Raises UnavailableError when the port is taken, UsageError for what is no port or host.
     """
+    if not fits(lambda number: isinstance(number, int) and 0 <= number <= 65535, port):
+        raise refuse("start_metrics_server(port=)", "a port, 0 to 65535", port, "0 lets the kernel choose")
+    if not fits(is_text, host):
+        raise refuse("start_metrics_server(host=)", "a name or address", host, "for example host='127.0.0.1'")
     _load()
     try:
         return MetricsServer(_Server((host, port), _Handler))
