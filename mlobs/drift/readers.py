@@ -1,5 +1,5 @@
-"""Tables as batches of Arrow columns: Parquet, Arrow IPC and CSV on disk, Parquet in an object store, frames
-in memory. An edge: it opens files.
+"""Tables as batches of Arrow columns: Parquet, Arrow IPC and CSV, on disk or in an object store; frames in
+memory. An edge: it opens files.
 
 The kind of a file is told by its first bytes, not by its name. Parquet is read row group by row group, only
 the columns asked for, whole or (`scan`) column by column; CSV block by block.
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from mlobs.drift.columns import Columns, RowGroup, read_group
+from mlobs.drift.objects import Place, head_of, place_of, readable
 from mlobs.errors import UnreadableError, UsageError, shown
 
 CSV_BLOCK = 1 << 22
@@ -49,30 +48,18 @@ class Source:
 
 def open_table(path: str | Path, columns: Sequence[str] | None = None) -> Source:
     """The table at `path`. Raises UnreadableError (exit 2) for what is missing, broken or of another kind."""
-    where = str(path)
-    if "://" in where:
-        return _remote(where, columns)
-    try:
-        with open(path, "rb") as file:
-            head = file.read(65536)
-    except IsADirectoryError:
-        raise _unreadable(
-            where, "a file", "a folder", "`drift check` takes one with --engine local"
-        ) from None
-    except OSError as problem:
-        raise _unreadable(
-            where, "a readable file", problem.strerror or type(problem).__name__, "check the path"
-        ) from None
+    place = place_of(str(path))
+    where, head = place.where, head_of(place)
     if not head:
         raise _unreadable(where, "a table", "an empty file", "name a Parquet, Arrow or CSV file with data")
-    with _mended(where):
+    with readable(where):
         if head[:4] == b"PAR1":
-            return _parquet(where, columns)
+            return _remote_parquet(place, columns) if place.remote else _parquet(where, columns)
         if head[:6] == b"ARROW1":
-            return _arrow(where, columns)
+            return _arrow(place, columns)
         if head[:4] == CONTINUATION:
-            return _arrow_stream(where, columns)
-        return _csv(where, head)
+            return _arrow_stream(place, columns)
+        return _csv(place, head)
 
 
 def open_frame(frame: object, where: str = "a frame") -> Source:
@@ -136,34 +123,26 @@ def _column_by_column(frame: Any, where: str) -> pa.Table:
     return pa.Table.from_arrays(arrays, names=names)
 
 
-def _remote(where: str, columns: Sequence[str] | None) -> Source:
-    with _object(where) as file:
+def _remote_parquet(place: Place, columns: Sequence[str] | None) -> Source:
+    with _parquet_object(place) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
 
     def batches() -> Iterator[pa.Table]:
-        with _object(where) as file:
+        with readable(place.where):
+            opened = _parquet_object(place)
+        with opened as file:
             chosen = None if columns is None else [name for name in columns if name in schema.names]
             for group in range(file.metadata.num_row_groups):
-                try:
-                    yield file.read_row_group(group, columns=chosen)
-                except (pa.ArrowException, OSError) as problem:
-                    raise _no_object(f"{where}, row group {group}", problem) from None
+                with readable(f"{place.where}, row group {group}"):
+                    table = file.read_row_group(group, columns=chosen)
+                yield table
 
-    return Source(where, "parquet", schema, rows, batches)
-
-
-def _object(where: str) -> pq.ParquetFile:
-    try:
-        system, inner = fs.FileSystem.from_uri(where)
-        # Column chunks are fetched ahead and side by side: an object store answers slowly, but often at once.
-        return pq.ParquetFile(system.open_input_file(inner), pre_buffer=True, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as problem:
-        raise _no_object(where, problem) from None
+    return Source(place.where, "parquet", schema, rows, batches)
 
 
-def _no_object(where: str, problem: Exception) -> UnreadableError:
-    got = shown(str(problem).split("\n")[0])
-    return _unreadable(where, "a Parquet object that can be read", got, "check rights; write it again")
+def _parquet_object(place: Place) -> pq.ParquetFile:
+    # Column chunks are fetched ahead and side by side: an object store answers slowly, but often at once.
+    return pq.ParquetFile(place.file(), pre_buffer=True, page_checksum_verification=True)
 
 
 def _parquet(where: str, columns: Sequence[str] | None) -> Source:
@@ -193,32 +172,32 @@ def _parquet(where: str, columns: Sequence[str] | None) -> Source:
     return Source(where, "parquet", schema, rows, batches, None if doubled else columnwise)
 
 
-def _arrow(where: str, columns: Sequence[str] | None) -> Source:
+def _arrow(place: Place, columns: Sequence[str] | None) -> Source:
     """The file format: batch by batch, the columns asked for."""
-    with ipc.open_file(where) as file:
+    with ipc.open_file(place.file()) as file:
         schema = file.schema
     options = _fields(schema, columns)
 
     def batches() -> Iterator[pa.Table]:
-        with _mended(where), ipc.open_file(where, options=options) as file:
-            for place in range(file.num_record_batches):
-                yield pa.Table.from_batches([file.get_batch(place)])
+        with readable(place.where), ipc.open_file(place.file(), options=options) as file:
+            for at in range(file.num_record_batches):
+                yield pa.Table.from_batches([file.get_batch(at)])
 
-    return Source(where, "arrow", schema, 0, batches)
+    return Source(place.where, "arrow", schema, 0, batches)
 
 
-def _arrow_stream(where: str, columns: Sequence[str] | None) -> Source:
+def _arrow_stream(place: Place, columns: Sequence[str] | None) -> Source:
     """The stream format, as `pa.ipc.new_stream` writes it."""
-    with pa.OSFile(where) as source, ipc.open_stream(source) as stream:
+    with place.raw() as source, ipc.open_stream(source) as stream:
         schema = stream.schema
     options = _fields(schema, columns)
 
     def batches() -> Iterator[pa.Table]:
-        with _mended(where), pa.OSFile(where) as source, ipc.open_stream(source, options=options) as stream:
+        with readable(place.where), place.raw() as source, ipc.open_stream(source, options=options) as stream:
             for batch in stream:
                 yield pa.Table.from_batches([batch])
 
-    return Source(where, "arrow", schema, 0, batches)
+    return Source(place.where, "arrow", schema, 0, batches)
 
 
 def _fields(schema: pa.Schema, columns: Sequence[str] | None) -> ipc.IpcReadOptions:
@@ -229,29 +208,19 @@ def _fields(schema: pa.Schema, columns: Sequence[str] | None) -> ipc.IpcReadOpti
     return ipc.IpcReadOptions(included_fields=asked or [0])
 
 
-@contextmanager
-def _mended(where: str) -> Iterator[None]:
-    """What breaks in the middle of a table, said as at its beginning. Raises UnreadableError."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, EOFError) as problem:
-        got = shown(str(problem).split("\n")[0])
-        raise _unreadable(where, "a table that can be read", got, "write the file again") from None
-
-
-def _csv(where: str, head: bytes) -> Source:
-    if head.startswith(b"MLREF") or where.endswith(".mlref"):
-        raise _unreadable(
-            where, "a table", "an mlobs reference or a file named so", "name it with --reference"
-        )
-    if b"\0" in head and not where.endswith((".gz", ".bz2", ".zst")):
+def _csv(place: Place, head: bytes) -> Source:
+    where = place.where
+    if head.startswith(b"MLREF") or place.name.endswith(".mlref"):
+        remedy = "copy it here, and name it with --reference" if place.remote else "name it with --reference"
+        raise _unreadable(where, "a table", "an mlobs reference or a file named so", remedy)
+    if b"\0" in head and not place.name.endswith((".gz", ".bz2", ".zst")):
         raise _unreadable(
             where, "Parquet, Arrow or CSV", "a binary file of another kind", "convert it to Parquet"
         )
     as_text: set[str] = set()
-    while (broken := _first_misfit(where, as_text)) is not None:
+    while (broken := _first_misfit(place, as_text)) is not None:
         as_text.add(broken)  # numbers are told apart later, word by word
-    with _csv_stream(where, as_text) as stream:
+    with _csv_stream(place, as_text) as stream:
         schema = stream.schema
     for field in schema:
         if pa.types.is_binary(field.type):
@@ -260,26 +229,26 @@ def _csv(where: str, head: bytes) -> Source:
             )
 
     def batches() -> Iterator[pa.Table]:
-        with _csv_stream(where, as_text) as stream:
+        with readable(where), _csv_stream(place, as_text) as stream:
             for batch in stream:
                 yield pa.Table.from_batches([batch])
 
     return Source(where, "csv", schema, 0, batches)
 
 
-def _csv_stream(where: str, as_text: Collection[str]) -> pacsv.CSVStreamingReader:
+def _csv_stream(place: Place, as_text: Collection[str]) -> pacsv.CSVStreamingReader:
     options = pacsv.ConvertOptions(column_types=dict.fromkeys(as_text, pa.string()), strings_can_be_null=True)
     return pacsv.open_csv(
-        where, read_options=pacsv.ReadOptions(block_size=CSV_BLOCK), convert_options=options
+        place.stream(), read_options=pacsv.ReadOptions(block_size=CSV_BLOCK), convert_options=options
     )
 
 
-def _first_misfit(where: str, as_text: Collection[str]) -> str | None:
+def _first_misfit(place: Place, as_text: Collection[str]) -> str | None:
     """The first column whose values leave the type that the first block gave it; None where all fit. A pass
     over the file."""
     names: list[str] = []
     try:
-        with _csv_stream(where, as_text) as stream:
+        with _csv_stream(place, as_text) as stream:
             names = stream.schema.names
             for _ in stream:
                 continue
@@ -288,11 +257,11 @@ def _first_misfit(where: str, as_text: Collection[str]) -> str | None:
         text = str(problem)
         column = re.search(r"column #(\d+)", text)
         if column is not None and "onversion error" in text:
-            place = int(column[1])
-            if place < len(names) and names[place] not in as_text:
-                return names[place]
+            at = int(column[1])
+            if at < len(names) and names[at] not in as_text:
+                return names[at]
         raise _unreadable(
-            where, "CSV with the same number of fields in every line", shown(text), "mend the line"
+            place.where, "CSV with the same number of fields in every line", shown(text), "mend the line"
         ) from None
 
 
