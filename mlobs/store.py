@@ -138,18 +138,20 @@ def open_store(url: str, schemas: Sequence[Schema]) -> Store:
             raise UnreadableError(
                 Problem(where, "a SQLite database", "another kind of file", "name another path in `store:`")
             ) from None
-        raise UnavailableError(
-            Problem(
-                where,
-                "a database that answers",
-                type(problem.orig).__name__,
-                "check that it runs and the URL",
-            )
-        ) from None
+        raise UnavailableError(_unanswered(where, problem)) from None
     except BaseException:
         store.close()
         raise
     return store
+
+
+def _unanswered(where: str, problem: DBAPIError) -> Problem:
+    """What is said of a server; of what it said itself only what kind of refusal it was."""
+    if "password" in str(problem.orig):  # wrong, or asked for and not found
+        remedy = "check the user, and PGPASSWORD, PGPASSFILE (mode 0600) or ~/.pgpass of this process"
+        return Problem(where, "a login", "a password that is missing or wrong", remedy)
+    kind = type(problem.orig).__name__
+    return Problem(where, "a database that answers", kind, "check that it runs and the URL")
 
 
 def _engine(url: str) -> Engine:

@@ -298,6 +298,26 @@ class Postgres:
             connection.execute(f'CREATE DATABASE "{name}"')
         return self.dsn(name).replace("postgresql://", "postgresql+psycopg://")
 
+    def make_role(self, name: str) -> None:
+        import psycopg
+
+        with psycopg.connect(self.dsn(), autocommit=True) as connection:
+            connection.execute(f'CREATE ROLE "{name}"')
+
+    def database_of(self, role: str, password: str) -> str:
+        """A database of the same name that `role` owns, who logs in with a password (SCRAM); its URL without
+        it."""
+        import psycopg
+
+        with psycopg.connect(self.dsn(), autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE \"{role}\" LOGIN PASSWORD '{password}' IN ROLE {ASKED}")
+            connection.execute(f'CREATE DATABASE "{role}" OWNER "{role}"')
+        return f"postgresql://{role}@127.0.0.1:{self.port}/{role}"
+
+
+ASKED = "asked_for_a_password"
+"""Members of this role are; everybody else is trusted."""
+
 
 @contextlib.contextmanager
 def postgres() -> Iterator[Postgres]:
@@ -318,6 +338,8 @@ def postgres() -> Iterator[Postgres]:
         initdb = Process([programs / "initdb", *options], folder / "log", user=user, tree=tree)
         if initdb.popen.wait(120):
             pytest.fail(f"initdb: {initdb.log.read_text()}", pytrace=False)
+        hba = data / "pg_hba.conf"
+        hba.write_text(f"host all +{ASKED} 127.0.0.1/32 scram-sha-256\n{hba.read_text()}")
         # Only loopback, no socket file; no fsync, the cluster is thrown away.
         command: Command = [programs / "postgres", "-D", data, "-h", "127.0.0.1", "-k", "", "-F"]
         port, process = on_free_port(
@@ -325,7 +347,9 @@ def postgres() -> Iterator[Postgres]:
             "ready to accept connections",
         )
         try:
-            yield Postgres(port, process)
+            cluster = Postgres(port, process)
+            cluster.make_role(ASKED)
+            yield cluster
         finally:
             process.kill(signal.SIGINT)  # "fast": ends the sessions; SIGTERM waits for them
             process.stop()

@@ -104,10 +104,13 @@ class World:
     shown: dict[str, str] = field(default_factory=dict)
     """What can be seen from outside, by where."""
     url: str = ""
+    more: dict[str, str] = field(default_factory=dict)
+    """Of the processes' environment."""
 
     @property
     def environment(self) -> dict[str, str]:
-        return os.environ | {"PAGER": SECRETS["pager"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        ours = {"PAGER": SECRETS["pager"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        return os.environ | ours | self.more
 
     def ask(self, path: str, body: object = None, token: str | None = None) -> int:
         """The status; the answer goes to what is shown."""
