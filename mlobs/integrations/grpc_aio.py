@@ -17,7 +17,6 @@ from typing import Any
 import grpc.aio
 
 from mlobs.integrations import grpc_server
-from mlobs.integrations.passage import RPC, Passage
 
 
 class MlobsInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio ships no types
@@ -59,37 +58,20 @@ class _Told:
 
 def _coroutine(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Any]:
     async def observed(request: Any, context: Any) -> Any:
-        passage = Passage(lambda: grpc_server.incoming(context))
-        raised: BaseException | None = None
-        try:
+        with grpc_server.Counted(context, method, _is_gone):
             return await behaviour(request, context)
-        except BaseException as error:
-            raised = error
-            raise
-        finally:
-            passage.end(RPC, lambda: (_status(context, raised), method))
 
     return observed
 
 
 def _generator(behaviour: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., Any]:
     async def observed(request: Any, context: Any) -> AsyncIterator[Any]:
-        passage = Passage(lambda: grpc_server.incoming(context))
-        raised: BaseException | None = None
-        try:
+        with grpc_server.Counted(context, method, _is_gone):
             async for response in behaviour(request, context):
                 yield response
-        except BaseException as error:
-            raised = error
-            raise
-        finally:
-            passage.end(RPC, lambda: (_status(context, raised), method))
 
     return observed
 
 
-def _status(context: Any, raised: BaseException | None) -> str:
-    """The code that the method set, else OK or what grpcio makes of an exception."""
-    if isinstance(raised, GeneratorExit | asyncio.CancelledError) or context.cancelled():
-        return str(grpc.StatusCode.CANCELLED.name)
-    return grpc_server.code_name(context.code(), raised)
+def _is_gone(context: Any, raised: BaseException | None) -> bool:
+    return isinstance(raised, GeneratorExit | asyncio.CancelledError) or bool(context.cancelled())

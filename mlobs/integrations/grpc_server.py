@@ -56,32 +56,43 @@ def wrap(behaviour: Callable[..., Any], method: str, streams: bool) -> Callable[
 
 def _single(behaviour: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any], Any]:
     def observed(request: Any, context: Any) -> Any:
-        passage = Passage(lambda: incoming(context))
-        raised: BaseException | None = None
-        try:
+        with Counted(context, method, _is_gone):
             return behaviour(request, context)
-        except BaseException as error:
-            raised = error
-            raise
-        finally:
-            passage.end(RPC, lambda: (_status(context, raised), method))
 
     return observed
 
 
 def _streamed(behaviour: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any], Any]:
     def observed(request: Any, context: Any) -> Iterator[Any]:
-        passage = Passage(lambda: incoming(context))
-        raised: BaseException | None = None
-        try:
+        with Counted(context, method, _is_gone):
             yield from behaviour(request, context)
-        except BaseException as error:
-            raised = error
-            raise
-        finally:
-            passage.end(RPC, lambda: (_status(context, raised), method))
 
     return observed
+
+
+Gone = Callable[[Any, BaseException | None], bool]
+"""Whether nobody waits for the answer any more, by the context and what was raised."""
+
+
+class Counted:
+    """A call under way, as a context manager of either API: counted under its code when it ends."""
+
+    __slots__ = ("_context", "_gone", "_method", "_passage")
+
+    def __init__(self, context: Any, method: str, gone: Gone) -> None:
+        self._context, self._method, self._gone = context, method, gone
+        self._passage = Passage(lambda: incoming(context))
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, raised: BaseException | None, trace: object) -> None:
+        self._passage.end(RPC, lambda: (self._code(raised), self._method))
+
+    def _code(self, raised: BaseException | None) -> str:
+        """The code that the method set, else OK or what grpcio makes of an exception."""
+        if self._gone(self._context, raised):
+            return str(grpc.StatusCode.CANCELLED.name)
+        return code_name(self._context.code(), raised)
 
 
 def incoming(context: Any) -> tuple[str | None, str]:
@@ -90,14 +101,11 @@ def incoming(context: Any) -> tuple[str | None, str]:
     return found.get("traceparent"), found.get("tracestate", "")
 
 
-def _status(context: Any, raised: BaseException | None) -> str:
-    """The code that the method set, else OK or what grpcio makes of an exception."""
+def _is_gone(context: Any, raised: BaseException | None) -> bool:
     active = getattr(
         context, "is_active", None
     )  # a plain function under the asyncio API has no such question
-    if isinstance(raised, GeneratorExit) or (active is not None and not active()):
-        return str(grpc.StatusCode.CANCELLED.name)
-    return code_name(context.code(), raised)
+    return isinstance(raised, GeneratorExit) or (active is not None and not active())
 
 
 def code_name(code: Any, raised: BaseException | None) -> str:

@@ -22,20 +22,12 @@ from mlobs.sdk.runtime import Runtime
 from mlobs.settings import Settings
 from mlobs.testing import MemoryLog
 from tests.benchmarks.figures import Row, show
+from tests.benchmarks.stages import STAGES, bare, bare_async, four_stages
 
 REGISTRY = CollectorRegistry()
-STAGES = ("feature_read", "preprocess", "inference", "postprocess")
 CALL = Histogram("call_seconds", "A call.", ["model", "version"], registry=REGISTRY).labels("m", "1")
 STAGE = Histogram("stage_seconds", "A stage.", ["model", "version", "stage"], registry=REGISTRY)
 RESOLVED = [STAGE.labels("m", "1", name) for name in STAGES]
-
-
-def bare(request):  # type: ignore[no-untyped-def]
-    return request
-
-
-async def bare_async(request):  # type: ignore[no-untyped-def]
-    return request
 
 
 def drive(fn: Callable[[object], object]) -> Callable[[object], None]:
@@ -71,7 +63,7 @@ def four_stages_of_prometheus(request):  # type: ignore[no-untyped-def]
         pass
     with RESOLVED[3].time():
         pass
-    return request
+    return 0.5
 
 
 def main() -> int:
@@ -104,20 +96,8 @@ def main() -> int:
         ratio("unsampled async call", got["async"] - got["bare async"], beside, 0.35)
         ratio("unsampled call with an id", got["id"] - got["bare"], beside, 0.45)
 
-        stage = mlobs.stage  # from here on every call carries its context
-
-        def four_stages(request):  # type: ignore[no-untyped-def]
-            with stage("feature_read"):
-                pass
-            with stage("preprocess"):
-                pass
-            with stage("inference"):
-                pass
-            with stage("postprocess"):
-                pass
-            return request
-
-        ours = mlobs.observe(model="stages")(four_stages)
+        # from here on every call carries its context
+        ours = mlobs.observe(model="stages")(four_stages(mlobs.stage))
         theirs = CALL.time()(four_stages_of_prometheus)
         got = costs(
             {"bare": bare, "peer": peer, "in use": plain, "ours": ours, "theirs": theirs},

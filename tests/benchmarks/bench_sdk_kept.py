@@ -34,8 +34,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 import mlobs
 from mlobs.sdk.trace import INCOMING, parse_traceparent
 from tests.benchmarks.figures import Row, show
+from tests.benchmarks.stages import STAGES, bare, four_stages
 
-STAGES = ("feature_read", "preprocess", "inference", "postprocess")
 REQUEST: dict[str, Any] = {f"feature_{place}": place * 0.37 for place in range(27)}
 REQUEST |= {"email": "user17@example.org", "phone": "+491701234567", "device": "d4711"}
 SECRET = ("email", "phone", "device")
@@ -63,23 +63,6 @@ class Nowhere(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None: ...
-
-
-def bare(request: dict[str, Any]) -> float:
-    return 0.5
-
-
-def four_stages(request: dict[str, Any]) -> float:
-    stage = mlobs.stage
-    with stage("feature_read"):
-        pass
-    with stage("preprocess"):
-        pass
-    with stage("inference"):
-        pass
-    with stage("postprocess"):
-        pass
-    return 0.5
 
 
 def line_of(request: dict[str, Any], result: float, took: float, span: trace.Span) -> bytes:
@@ -203,7 +186,7 @@ def main() -> int:
                 service="bench", sample=sample, trace_sample=sample, feature_log=str(folder / f"log{sample}"),
                 exporter=Nowhere(),
             )  # fmt: skip
-            ours = mlobs.observe(model=f"m{sample}")(four_stages)
+            ours = mlobs.observe(model=f"m{sample}")(four_stages(mlobs.stage))
             tracer, log, settle = peer(folder, sample)
             theirs = (kept_by_hand if sample == 1.0 else careful)(tracer, log)
             mine = ours if sample == 1.0 else in_a_request(ours)

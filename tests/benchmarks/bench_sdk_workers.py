@@ -32,9 +32,9 @@ from mlobs.settings import Settings  # noqa: E402
 from mlobs.testing import MemoryLog  # noqa: E402
 from tests.benchmarks.bench_sdk_call import costs, drive  # noqa: E402
 from tests.benchmarks.figures import Row, show  # noqa: E402
+from tests.benchmarks.stages import STAGES, bare, bare_async  # noqa: E402
 
 MODELS = tuple(f"model-{number}" for number in range(5))
-STAGES = ("feature_read", "preprocess", "inference", "postprocess")
 
 
 def worker(folder: Path, *, stays: bool) -> Runtime:
@@ -82,14 +82,6 @@ def least(fn: Callable[[], object], rounds: int = 7) -> float:
         fn()
         best = min(best, time.process_time() - began)
     return best
-
-
-def bare(request):  # type: ignore[no-untyped-def]
-    return request
-
-
-async def bare_async(request):  # type: ignore[no-untyped-def]
-    return request
 
 
 def calls(folder: Path, rounds: int, number: int) -> list[Row]:

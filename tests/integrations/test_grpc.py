@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ from mlobs.testing import Seen, capture
 from tests.servers import eventually
 
 COUNT = "rpc_server_call_duration_seconds_count"
+WAITING = threading.Event()
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -27,6 +29,11 @@ def unary(request: bytes, context: grpc.ServicerContext) -> bytes:
         context.abort(grpc.StatusCode.NOT_FOUND, "no such thing")
     if request == b"boom":
         raise RuntimeError("no")
+    if request == b"wait":
+        gone = threading.Event()
+        context.add_callback(gone.set)
+        WAITING.set()
+        gone.wait(60)
     return predict(request)
 
 
@@ -96,6 +103,14 @@ def test_failures_keep_their_code(
         channel.unary_unary("/fraud.Scorer/Unary")(request_, timeout=10)
     assert caught.value.code() is code
     assert counted(seen, "Unary", code.name)
+
+
+def test_a_client_that_goes_away_is_cancelled(seen: Seen, channel: grpc.Channel) -> None:
+    WAITING.clear()
+    call = channel.unary_unary("/fraud.Scorer/Unary").future(b"wait")
+    assert WAITING.wait(60)  # else it is cancelled before the server hears of it
+    call.cancel()
+    assert counted(seen, "Unary", "CANCELLED")
 
 
 def test_an_unknown_method_makes_no_label(seen: Seen, channel: grpc.Channel) -> None:
