@@ -108,8 +108,9 @@ def _frame(pairs: list[Numbered], writer: str, offered: int, masker: Masker) -> 
     model = columns[4][0]
     features: dict[str, Any] = {}
     rows = columns[_FEATURES]
+    # Lists behind the stars: a tuple made of an iterator goes to a free list of CPython that only fills.
     for name, values in zip(
-        list(rows[0])[:MAX_FEATURES], zip(*(row.values() for row in rows), strict=True), strict=False
+        list(rows[0])[:MAX_FEATURES], zip(*[row.values() for row in rows], strict=True), strict=False
     ):
         mask = masker.feature(model, name)
         if mask is None:
@@ -122,7 +123,7 @@ def _frame(pairs: list[Numbered], writer: str, offered: int, masker: Masker) -> 
         masker.name(name): _floats(values, masker)
         for name, values in zip(
             list(columns[_STAGES][0]),
-            zip(*(row.values() for row in columns[_STAGES]), strict=True),
+            zip(*[row.values() for row in columns[_STAGES]], strict=True),
             strict=False,
         )
     }
