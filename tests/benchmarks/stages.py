@@ -19,7 +19,7 @@ async def bare_async(request):  # type: ignore[no-untyped-def]
 
 
 def four_stages(stage: Callable[[str], Lap | AbstractContextManager[object]]):  # type: ignore[no-untyped-def]
-    """A function of four stages. Who takes `mlobs.stage` makes every call carry its context: hence handed in."""
+    """A function of four stages. `mlobs.stage` is handed in: taking it makes calls carry their context."""
 
     def score(request):  # type: ignore[no-untyped-def]
         with stage("feature_read"):
