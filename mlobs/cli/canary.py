@@ -73,6 +73,8 @@ def canary(
         typer.echo(f"{found.verdict}: {found.reason}")
         for one in found.evidence:
             typer.echo(f"  {one.text} (e-value {one.e_value:.3g}, rollback at {one.needed:.0f})")
+        for metric, why in found.not_compared.items():
+            typer.echo(f"  {metric}: not compared: {why}")
     raise typer.Exit(EXITS[found.verdict])
 
 

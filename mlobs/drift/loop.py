@@ -25,6 +25,7 @@ from mlobs.drift.profile import profile
 from mlobs.drift.read import current_breaches
 from mlobs.drift.reference import WHOLE
 from mlobs.drift.rows import cut, known_segment
+from mlobs.drift.spec import Spec
 from mlobs.drift.state import State, Stratum, empty_state, merge, merge_all
 from mlobs.drift.truth import Truth
 from mlobs.drift.unlike import LoggedAs
@@ -167,6 +168,11 @@ class DriftStage:
     def notes(self, model: str) -> dict[tuple[str, str], str]:
         """Checks that are off, by (feature, check), with the reason."""
         return notes_of(self._watched.get(model), self.settings.model(model), self.settings.drift.margin)
+
+    def spec_of(self, model: str, version: str) -> Spec | None:
+        """By what rows of this version are judged; None without a reference that is of it."""
+        watched = self._for_version(model, version)
+        return None if watched is None else watched.spec
 
     def _reference_name(self, model: str) -> str:
         watched = self._watched.get(model)

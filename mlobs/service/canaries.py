@@ -1,18 +1,21 @@
 """The canaries of `mlobs serve`: each watched every ten seconds; its verdict as JSON, metrics and a webhook.
 
-What was seen is kept in the store with every block: a serve that is started anew goes on from there.
+Counters are scraped, rows come from the feature log. What was seen is kept in the store with every block,
+together with how far the log was read: a serve that is started anew goes on from there.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import httpx
+import pyarrow as pa
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -24,10 +27,12 @@ from starlette.routing import Route
 
 from mlobs import names
 from mlobs.errors import nearest
+from mlobs.service.canary_log import LogSource, LogTail, SpecOf, rows_of
 from mlobs.settings import CanarySettings, Settings
 from mlobs.slo import canary_keep
-from mlobs.slo.canary import PROMOTE, ROLLBACK, VERDICTS, Rules
+from mlobs.slo.canary import OF_ROWS, PROMOTE, ROLLBACK, VERDICTS, Block, Canary, Gaps, Rules
 from mlobs.slo.canary_feed import Feed
+from mlobs.slo.canary_rows import SIDES, Sheet
 from mlobs.slo.canary_show import as_json
 from mlobs.slo.canary_watch import Watch
 from mlobs.slo.scrape import Fetch, Scraper
@@ -44,20 +49,25 @@ class Canaries(Collector):
     """`tick(now)` looks at every canary that is due; `start` does so by the wall clock, in a thread."""
 
     def __init__(
-        self, settings: Settings, store: Store, fetch: Fetch, registry: CollectorRegistry, post: Post
-    ) -> None:
+        self, settings: Settings, store: Store, fetch: Fetch, registry: CollectorRegistry, post: Post,
+        log: LogSource | None = None, spec_of: SpecOf = lambda _model, _version: None,
+    ) -> None:  # fmt: skip
+        """`log`: the feature log, where there is one; `spec_of`: by what its rows are judged."""
         self._post = post
+        self._store = store
         self._seen: float | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlobs-canary", daemon=True)
         self.rules = Rules()
         canary_keep.forget(store, [one.name for one in settings.slo.canaries])
+        self._tail = LogTail(settings, store, log) if log is not None and settings.slo.canaries else None
         self._trials = {
             one.name: _Trial(
-                one, self.rules, Scraper(one.targets or settings.targets, fetch, settings.base), store
+                one, self.rules, Scraper(one.targets or settings.targets, fetch, settings.base), store,
+                None if self._tail is None else _Log(settings, one, self.rules, self._tail, spec_of),
             )
             for one in settings.slo.canaries
-        }
+        }  # fmt: skip
         if self._trials:
             registry.register(self)
 
@@ -66,8 +76,15 @@ class Canaries(Collector):
         if self._seen is not None and now - self._seen < self.rules.block * 0.9:
             return
         self._seen = now
+        if self._tail is not None:
+            for tables in self._tail.read(self._stop.is_set):
+                for trial in self._trials.values():
+                    trial.take(tables, now)
         for trial in self._trials.values():
-            trial.look(now, self._post)
+            trial.look(now)
+        self._keep()
+        for trial in self._trials.values():
+            trial.tell(self._post)
 
     def start(self) -> None:
         """Nothing where the settings name no canary."""
@@ -90,6 +107,16 @@ class Canaries(Collector):
                 _log.exception("the canaries could not be looked at")
             self._stop.wait(max(0.0, self.rules.block - (time.monotonic() - began)))
 
+    def _keep(self) -> None:
+        trials = [(name, trial.key, trial.to_text()) for name, trial in self._trials.items()]
+        tail = self._tail
+        source, cursor = ("", None) if tail is None else (tail.source, tail.cursor)
+        try:
+            canary_keep.save(self._store, trials, source, cursor)
+        except SQLAlchemyError as problem:  # kept with the next block; the verdict is said all the same
+            what = type(problem).__name__
+            _log.warning("canaries: the store did not take what was seen: %s", what)
+
     def names(self) -> tuple[str, ...]:
         return tuple(self._trials)
 
@@ -101,7 +128,8 @@ class Canaries(Collector):
         one = trial.settings
         return {
             "name": one.name, "model": one.model, "baseline": one.baseline, "candidate": one.candidate,
-            **as_json(trial.watch.verdict), "problems": dict(trial.watch.problems),
+            **as_json(trial.watch.verdict), "feature_log": trial.told_of_log(),
+            "problems": dict(trial.watch.problems),
         }  # fmt: skip
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
@@ -125,24 +153,93 @@ class Canaries(Collector):
         return [verdicts, odds, needed]
 
 
+class _Log:
+    """The feature log as one canary sees it."""
+
+    def __init__(
+        self, settings: Settings, one: CanarySettings, rules: Rules, tail: LogTail, spec_of: SpecOf
+    ) -> None:
+        model = settings.model(one.model)
+        self.tail, self._rules, self._model = tail, rules, one.model
+        self._versions = (one.candidate, one.baseline)
+        self._specs = [spec_of(one.model, version) for version in self._versions]
+        self._threshold = model.decision_threshold
+        self._rate = settings.sample if model.sample is None else model.sample
+        self._before = (-math.inf, -math.inf)
+        self.sheet: Sheet | None = None
+        """None until the first look: the trial begins then."""
+
+    def restore(self, plain: Mapping[str, Any] | None) -> None:
+        """What was kept; of another version it begins anew."""
+        try:
+            self.sheet = None if plain is None else Sheet.from_plain(plain)
+        except (ValueError, TypeError, KeyError):
+            self.sheet = None
+
+    def begin(self, now: float) -> Sheet:
+        if self.sheet is None:
+            self.sheet = Sheet(now)
+        return self.sheet
+
+    def take(self, tables: Mapping[str, pa.Table], now: float) -> None:
+        sheet, table = self.begin(now), tables.get(self._model)
+        if table is None:
+            return
+        judged = None not in self._specs
+        for side, version in enumerate(self._versions):
+            spec = self._specs[side] if judged else None
+            sheet.take(side, rows_of(table, version, spec, self._threshold), now, self._rules.block)
+
+    def blocks(self, canary: Canary, now: float) -> list[Block]:
+        """Those that are over; `canary` is what is known until now."""
+        sheet = self.begin(now)
+        sheet.told(canary, self._before)
+        self._before = (sheet.newest[0], sheet.newest[1])
+        if self.tail.problem:  # what it had is yet to come: nothing is closed without it
+            return []
+        return list(sheet.close(now, self.tail.late, self._rules.block))
+
+    def gaps(self, canary: Canary, now: float) -> Gaps:
+        if self.sheet is None:
+            return Gaps()
+        missing = [one for one, spec in zip(self._versions, self._specs, strict=True) if spec is None]
+        why = f"no reference of version {' and '.join(missing)} says which rows are bad" if missing else ""
+        return self.sheet.gaps(canary, self._rules, now, self.tail.late, why, self._rate)
+
+
 class _Trial:
     """One canary: where it looks, what it found, whom it told last."""
 
-    def __init__(self, settings: CanarySettings, rules: Rules, scraper: Scraper, store: Store) -> None:
-        self.settings, self.scraper, self._store = settings, scraper, store
-        self._trial = json.dumps([settings.model, settings.baseline, settings.candidate])
-        self._kept = canary_keep.load(store, settings.name, self._trial)
+    def __init__(
+        self, settings: CanarySettings, rules: Rules, scraper: Scraper, store: Store, log: _Log | None
+    ) -> None:
+        self.settings, self.scraper, self._log = settings, scraper, log
+        self.key = json.dumps([settings.model, settings.baseline, settings.candidate])
+        kept = canary_keep.load(store, settings.name, self.key)
+        if log is not None:
+            log.restore(kept.sheet)
         feed = Feed(settings.model, settings.candidate, settings.baseline)
-        self.watch = Watch(feed, rules, self._kept)
+        self.watch = Watch(feed, rules, kept.canary, _without_log if log is None else log.gaps)
         self._said = self._told = ""
 
-    def look(self, now: float, post: Post) -> None:
+    def take(self, tables: Mapping[str, pa.Table], now: float) -> None:
+        """Rows that are new in the feature log, by model."""
+        if self._log is not None:
+            self._log.take(tables, now)
+
+    def look(self, now: float) -> None:
+        if self._log is not None:
+            self.watch.add_rows(self._log.blocks(self.watch.canary, now))
         found = self.watch.take(dict(self.scraper.fetch_all(self.scraper.urls())), now)
-        self._keep()
-        name, url = self.settings.name, self.settings.webhook
+        if self._log is not None and self._log.tail.problem:
+            self.watch.problems["feature log"] = self._log.tail.problem
         if found.verdict != self._said:
             self._said = found.verdict
-            _log.info("canary %s: %s: %s", name, found.verdict, found.reason)
+            _log.info("canary %s: %s: %s", self.settings.name, found.verdict, found.reason)
+
+    def tell(self, post: Post) -> None:
+        """The webhook hears of a verdict that is new, and of one that it did not take."""
+        name, url, found = self.settings.name, self.settings.webhook, self.watch.verdict
         if url is None or found.verdict == self._told:
             return
         try:
@@ -153,17 +250,22 @@ class _Trial:
         else:
             self._told = found.verdict
 
-    def _keep(self) -> None:
-        known = self.watch.canary
-        if known is self._kept:
-            return
-        try:
-            canary_keep.save(self._store, self.settings.name, self._trial, known)
-        except SQLAlchemyError as problem:  # kept with the next block; the verdict is said all the same
-            what = type(problem).__name__
-            _log.warning("canary %s: the store did not take what was seen: %s", self.settings.name, what)
-        else:
-            self._kept = known
+    def to_text(self) -> str:
+        sheet = None if self._log is None or self._log.sheet is None else self._log.sheet.to_plain()
+        return canary_keep.to_text(self.watch.canary, sheet)
+
+    def told_of_log(self) -> dict[str, Any] | None:
+        """Rows that were counted, by arm, and those that came too late; None without a feature log."""
+        sheet = None if self._log is None else self._log.sheet
+        if sheet is None:
+            return None
+        return {
+            "rows": dict(zip(SIDES, sheet.seen, strict=True)), "late": sheet.late, "pairs": sheet.pairs
+        }  # fmt: skip
+
+
+def _without_log(_canary: Canary, _now: float) -> Gaps:
+    return Gaps(dict.fromkeys(OF_ROWS, "no `feature_log` in the settings"))
 
 
 def post_json(url: str, body: dict[str, Any]) -> None:

@@ -111,7 +111,10 @@ def serve(config: Path) -> None:
             found = reader.find(trace_ids=[key], prediction_ids=[key], limit=1) if reader is not None else []
             return found[0] if found else None
 
-        trials = canaries.Canaries(settings, store, fetch, service.registry, canaries.post_json)
+        trials = canaries.Canaries(
+            settings, store, fetch, service.registry, canaries.post_json,
+            reader_of(settings) if settings.slo.canaries else None, service.drift.spec_of,
+        )  # fmt: skip
 
         def tick(now: float) -> dict[str, Any]:
             """A replay's: it drives the canaries too."""

@@ -3,16 +3,18 @@
 Each metric has an e-process (`stats.sequential`) against "no worse than the baseline, but for its pods"; the
 levels of all metrics sum to 1 %, so that a harmless candidate is rolled back with a probability of at most
 1 % however long and often one looks. A block in which an arm is missing counts nothing and is no evidence:
-the verdict is hold.
+the verdict is hold. What the counters say and what the rows of the feature log say come in blocks of their
+own: the levels add up whatever the order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from mlobs.slo.canary_bins import pooled, tail_cut
 from mlobs.stats.binomial import upper_tail
 from mlobs.stats.sequential import Bet, better, log_sum, worse
 
@@ -23,20 +25,22 @@ VERDICTS: Final = (PROMOTE, HOLD, ROLLBACK)
 
 ERRORS: Final = "errors"
 LATENCY: Final = "latency"
+DECISIONS: Final = "decisions"
 SCORE: Final = "score"
 FLIPS: Final = "flips"
 QUALITY: Final = "quality"
-METRICS: Final = (ERRORS, LATENCY, SCORE, FLIPS, QUALITY)
+METRICS: Final = (ERRORS, LATENCY, DECISIONS, SCORE, FLIPS, QUALITY)
+OF_ROWS: Final = (SCORE, FLIPS, QUALITY)
+"""What counters do not tell: it takes rows of the feature log, or blocks that hold them."""
 
 QUANTILES: Final = (0.9, 0.99)
 """Latency is judged by the share of requests slower than these of the pooled past, at a bucket's edge."""
 CUTS: Final = (0.25, 0.5, 0.75)
-"""Scores are judged by the shares above these quantiles, both ways."""
-_BEYOND = 10.0
-"""So many of the pooled past must lie beyond a quantile before it is used."""
-_COARSE: Final = 4.0
-"""A tail whose share is off by more than this factor is another quantile: buckets are too coarse for it."""
-_TESTS: Final = {ERRORS: 1, LATENCY: len(QUANTILES), SCORE: 2 * len(CUTS), FLIPS: 1, QUALITY: 1}
+"""Scores and decisions are judged by the shares above these quantiles, both ways."""
+_TESTS: Final = {
+    ERRORS: 1, LATENCY: len(QUANTILES), DECISIONS: 2 * len(CUTS), SCORE: 2 * len(CUTS), FLIPS: 1, QUALITY: 1
+}  # fmt: skip
+_NOT_SEEN: Final = "nothing of it was seen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +49,32 @@ class Rules:
     ratio that two arms of equal versions show because of their pods."""
 
     alphas: Mapping[str, float] = field(
-        default_factory=lambda: {ERRORS: 0.005, LATENCY: 0.002, SCORE: 0.001, FLIPS: 0.001, QUALITY: 0.001}
+        default_factory=lambda: {
+            ERRORS: 0.005,
+            LATENCY: 0.002,
+            DECISIONS: 0.0005,
+            SCORE: 0.0005,
+            FLIPS: 0.001,
+            QUALITY: 0.001,
+        }
     )
     between_errors: float = 0.05
     between_latency: float = 0.1
     """Of the share of slow requests: pods 2 % apart in time are some 10 % apart in what lies above p99."""
     between_score: float = 0.05
+    """Of scores and of decisions."""
     between_quality: float = 0.05
     flips: float = 0.02
     """Share of shadow pairs that may decide otherwise."""
-    advisory: frozenset[str] = frozenset({SCORE})
-    """Metrics whose finding is a hold and not a rollback: a new model may well score otherwise."""
+    advisory: frozenset[str] = frozenset({DECISIONS, SCORE})
+    """Metrics whose finding is a hold and not a rollback: a new model may well score and decide otherwise."""
     tolerance: float = 1.5
     """Promotion takes evidence that errors and slow requests are below so many times the baseline's."""
     promote_alpha: float = 0.05
     error_budget: float = 0.001
     """Where errors are too few to compare, a candidate below this share of errors is fine."""
+    row_budget: float = 0.01
+    """The same of rows that fail a check of data quality."""
     min_requests: int = 1000
     """Of each arm, before a promotion."""
     min_blocks: int = 30
@@ -79,6 +93,7 @@ class Arm:
     scores: tuple[int, ...] = ()
     rows: int = 0
     bad_rows: int = 0
+    decisions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +119,7 @@ class Canary:
     totals: Mapping[str, tuple[float, float, float, float]] = field(default_factory=dict)
     """By metric: events and exposure of the candidate, then of the baseline."""
     durations: tuple[int, ...] = ()
+    decisions: tuple[int, ...] = ()
     scores: tuple[int, ...] = ()
     """Pooled histograms of the past: they choose the thresholds of the next block."""
     requests: tuple[int, int] = (0, 0)
@@ -111,6 +127,16 @@ class Canary:
     missing: int = 0
     last: float = -math.inf
     """End of the last block with both arms."""
+    rows_until: float = -math.inf
+    """End of the last block of rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """Metrics that cannot be compared, and those whose data are yet to come, with the reason in words."""
+
+    never: Mapping[str, str] = field(default_factory=dict)
+    awaited: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +165,8 @@ class Verdict:
     missing: int
     requests: tuple[int, int]
     evidence: tuple[Evidence, ...]
+    not_compared: Mapping[str, str] = field(default_factory=dict)
+    """Metrics without any evidence, and why."""
 
 
 def observe(canary: Canary, block: Block, rules: Rules) -> Canary:
@@ -153,7 +181,30 @@ def observe(canary: Canary, block: Block, rules: Rules) -> Canary:
     work.compare(ERRORS, 0, (candidate.errors, baseline.errors), exposure, rules.between_errors, rules)
     work.total(ERRORS, (candidate.errors, baseline.errors), exposure)
     _latency(work, canary, candidate, baseline, rules)
-    _scores(work, canary, candidate, baseline, rules)
+    _shares(work, DECISIONS, canary.decisions, candidate.decisions, baseline.decisions, rules)
+    served = replace(
+        canary,
+        harm=work.harm, safe=work.safe, totals=work.totals,
+        durations=pooled(canary.durations, candidate.durations, baseline.durations),
+        decisions=pooled(canary.decisions, candidate.decisions, baseline.decisions),
+        requests=(canary.requests[0] + exposure[0], canary.requests[1] + exposure[1]),
+        blocks=canary.blocks + 1, last=block.end,
+    )  # fmt: skip
+    return _rows(served, block, candidate, baseline, rules)
+
+
+def observe_rows(canary: Canary, block: Block, rules: Rules) -> Canary:
+    """The canary after a block of rows of the feature log alone: scores, rows, pairs; requests are not looked
+    at. Such blocks come in an order of their own; one that is not newer is ignored."""
+    if block.start < canary.rows_until or block.candidate is None or block.baseline is None:
+        return canary
+    after = _rows(canary, block, block.candidate, block.baseline, rules)
+    return replace(after, rows_until=block.end)
+
+
+def _rows(canary: Canary, block: Block, candidate: Arm, baseline: Arm, rules: Rules) -> Canary:
+    work = _Work(dict(canary.harm), dict(canary.safe), dict(canary.totals))
+    _shares(work, SCORE, canary.scores, candidate.scores, baseline.scores, rules)
     if candidate.rows and baseline.rows:
         bad, rows = (candidate.bad_rows, baseline.bad_rows), (candidate.rows, baseline.rows)
         work.compare(QUALITY, 0, bad, rows, rules.between_quality, rules)
@@ -163,12 +214,10 @@ def observe(canary: Canary, block: Block, rules: Rules) -> Canary:
             work.harm, FLIPS, 0, work.bet(work.harm, FLIPS, 0).step(block.flips, block.pairs, rules.flips)
         )
         work.total(FLIPS, (block.flips, rules.flips * block.pairs), (block.pairs, block.pairs))
-    return Canary(
-        work.harm, work.safe, work.totals,
-        _pooled(canary.durations, candidate.durations, baseline.durations),
-        _pooled(canary.scores, candidate.scores, baseline.scores),
-        (canary.requests[0] + exposure[0], canary.requests[1] + exposure[1]),
-        canary.blocks + 1, canary.missing, block.end,
+    return replace(
+        canary,
+        harm=work.harm, safe=work.safe, totals=work.totals,
+        scores=pooled(canary.scores, candidate.scores, baseline.scores),
     )  # fmt: skip
 
 
@@ -228,57 +277,40 @@ def _latency(work: _Work, canary: Canary, candidate: Arm, baseline: Arm, rules: 
             work.total(LATENCY, slow, counted)
 
 
-def _scores(work: _Work, canary: Canary, candidate: Arm, baseline: Arm, rules: Rules) -> None:
-    if not len(candidate.scores) == len(baseline.scores) == len(canary.scores) != 0:
+def _shares(
+    work: _Work, metric: str, past: tuple[int, ...], candidate: tuple[int, ...], baseline: tuple[int, ...],
+    rules: Rules,
+) -> None:  # fmt: skip
+    if not len(candidate) == len(baseline) == len(past) != 0:
         return
-    counted = (sum(candidate.scores), sum(baseline.scores))
+    counted = (sum(candidate), sum(baseline))
     for place, quantile in enumerate(CUTS):
-        cut = tail_cut(canary.scores, quantile)
+        cut = tail_cut(past, quantile)
         if cut is None:
             continue
-        above = (sum(candidate.scores[cut:]), sum(baseline.scores[cut:]))
+        above = (sum(candidate[cut:]), sum(baseline[cut:]))
         below = (counted[0] - above[0], counted[1] - above[1])
         for side, events in enumerate((above, below)):
             at = 2 * place + side
-            bet = worse(work.bet(work.harm, SCORE, at), 1.0, events, counted, rules.between_score)
-            work.put(work.harm, SCORE, at, bet)
+            bet = worse(work.bet(work.harm, metric, at), 1.0, events, counted, rules.between_score)
+            work.put(work.harm, metric, at, bet)
         if quantile == 0.5:
-            work.total(SCORE, above, counted)
+            work.total(metric, above, counted)
 
 
-def tail_cut(pooled: Sequence[int], quantile: float) -> int | None:
-    """The first bin of the tail whose share comes nearest (in ratio) to 1 - `quantile`; None while fewer than
-    ten of the pooled past lie there, or where no edge comes within a factor of 4. Of the past alone."""
-    total = sum(pooled)
-    wanted = 1.0 - quantile
-    if total * wanted < _BEYOND:
-        return None
-    best, found, tail = math.log(_COARSE), None, 0
-    for cut in range(len(pooled) - 1, 0, -1):
-        tail += pooled[cut]
-        if 0 < tail < total:
-            distance = abs(math.log(tail / total / wanted))
-            if distance < best:
-                best, found = distance, cut
-    return found
-
-
-def _pooled(before: tuple[int, ...], *arms: tuple[int, ...]) -> tuple[int, ...]:
-    """The past with both arms; with other bins than before (a decision that is new) it begins anew."""
-    if not arms[0] or len({len(arm) for arm in arms}) != 1:
-        return before
-    start = before if len(before) == len(arms[0]) else (0,) * len(arms[0])
-    return tuple(map(sum, zip(start, *arms, strict=True)))
-
-
-def verdict(canary: Canary, rules: Rules, now: float) -> Verdict:
+def verdict(canary: Canary, rules: Rules, now: float, gaps: Gaps = Gaps()) -> Verdict:
     """The verdict at time `now`. A rollback stays one: the odds count that were reached at any time."""
     evidence = tuple(_evidence(canary, metric, rules) for metric in METRICS if metric in canary.harm)
-    found, reason = _decide(canary, evidence, rules, now)
-    return Verdict(found, reason, now, canary.blocks, canary.missing, canary.requests, evidence)
+    why = {**gaps.awaited, **gaps.never}
+    lacking = {metric: why.get(metric, _NOT_SEEN) for metric in METRICS if metric not in canary.harm}
+    found, reason = _decide(canary, evidence, rules, now, gaps, lacking)
+    return Verdict(found, reason, now, canary.blocks, canary.missing, canary.requests, evidence, lacking)
 
 
-def _decide(canary: Canary, evidence: tuple[Evidence, ...], rules: Rules, now: float) -> tuple[str, str]:
+def _decide(
+    canary: Canary, evidence: tuple[Evidence, ...], rules: Rules, now: float, gaps: Gaps,
+    lacking: Mapping[str, str],
+) -> tuple[str, str]:  # fmt: skip
     harmful = [one for one in evidence if one.harmful and one.metric not in rules.advisory]
     if harmful:
         return ROLLBACK, "; ".join(one.text for one in harmful)
@@ -289,6 +321,11 @@ def _decide(canary: Canary, evidence: tuple[Evidence, ...], rules: Rules, now: f
     noted = [one for one in evidence if one.harmful]
     if noted:
         return HOLD, "for a person to look at: " + "; ".join(one.text for one in noted)
+    if gaps.awaited:
+        return HOLD, "; ".join(
+            f"{', '.join(metric for metric, own in gaps.awaited.items() if own == why)}: {why}"
+            for why in dict.fromkeys(gaps.awaited.values())
+        )
     if canary.blocks < rules.min_blocks or min(canary.requests) < rules.min_requests:
         return HOLD, (
             f"{canary.blocks} of at least {rules.min_blocks} blocks, {min(canary.requests)} of at least "
@@ -298,7 +335,8 @@ def _decide(canary: Canary, evidence: tuple[Evidence, ...], rules: Rules, now: f
     if open_yet:
         return HOLD, "not yet shown to be as good: " + ", ".join(one.metric for one in open_yet)
     compared = ", ".join(one.metric for one in evidence)
-    return PROMOTE, f"no worse than {rules.tolerance:g} times the baseline; compared: {compared}"
+    said = f"; not compared: {', '.join(lacking)}" if lacking else ""
+    return PROMOTE, f"no worse than {rules.tolerance:g} times the baseline; compared: {compared}{said}"
 
 
 def _evidence(canary: Canary, metric: str, rules: Rules) -> Evidence:
@@ -322,14 +360,16 @@ def _evidence(canary: Canary, metric: str, rules: Rules) -> Evidence:
 
 def _safe(canary: Canary, metric: str, rules: Rules, events: int, exposure: int) -> bool:
     bets = canary.safe.get(metric, ())
-    if metric in (SCORE, FLIPS):
+    if metric in (DECISIONS, SCORE, FLIPS):
         return True
     staked = [bet for bet in bets if bet.blocks]
     if staked and all(bet.rejects(rules.promote_alpha) for bet in staked):
         return True
-    if metric == ERRORS and exposure:  # too few to compare: below the budget by themselves?
-        return 1.0 - upper_tail(events + 1, exposure, rules.error_budget) < rules.promote_alpha
-    return metric == QUALITY and not events
+    budget = {ERRORS: rules.error_budget, QUALITY: rules.row_budget}.get(metric)
+    if budget is None or not exposure:
+        return False
+    # Too few to compare: below the budget by themselves?
+    return 1.0 - upper_tail(events + 1, exposure, budget) < rules.promote_alpha
 
 
 def _share(value: float | None) -> str:

@@ -109,5 +109,6 @@ def _arm(gains: Totals, version: str, edges: list[float], decisions: list[str]) 
     durations = tuple(
         max(0, round(here - below)) for here, below in zip(upto, [0.0, *upto][:-1], strict=True)
     )
-    scores = tuple(round(gains.get((version, "decision", one), 0.0)) for one in decisions)
-    return Arm(round(requests), round(gains.get((version, "errors"), 0.0)), durations, scores)
+    decided = tuple(round(gains.get((version, "decision", one), 0.0)) for one in decisions)
+    errors = round(gains.get((version, "errors"), 0.0))
+    return Arm(round(requests), errors, durations, decisions=decided)

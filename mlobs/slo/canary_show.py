@@ -10,6 +10,7 @@ from mlobs.errors import UnreadableError, shown
 from mlobs.slo.canary import VERDICTS, Arm, Block, Verdict
 
 _ARM = ("requests", "errors", "rows", "bad_rows")
+_BINS = ("durations", "scores", "decisions")
 
 
 def as_json(found: Verdict) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def as_json(found: Verdict) -> dict[str, Any]:
             }
             for one in found.evidence
         ],
+        "not_compared": dict(found.not_compared),
     }
 
 
@@ -58,8 +60,8 @@ def as_metrics(found: Verdict, model: str) -> str:
 
 def block_of(line: str, where: str) -> Block:
     """A block from a line of JSON: `{"start": 0, "end": 10, "candidate": {"requests": 900, "errors": 1,
-    "durations": [...], "scores": [...], "rows": 900, "bad_rows": 2}, "baseline": {...}, "pairs": 90,
-    "flips": 1}`; an arm may be null. Raises UnreadableError for anything else."""
+    "durations": [...], "decisions": [...], "scores": [...], "rows": 900, "bad_rows": 2}, "baseline": {...},
+    "pairs": 90, "flips": 1}`; an arm may be null. Raises UnreadableError for anything else."""
     try:
         given = json.loads(line)
         start, end = float(given["start"]), float(given["end"])
@@ -85,8 +87,8 @@ def _arm(given: Any) -> Arm | None:
     requests, errors, rows, bad = (_count(given.get(name, 0)) for name in _ARM)
     if errors > requests or bad > rows:
         raise ValueError("more errors than requests, or more bad rows than rows")
-    bins = [tuple(_count(each) for each in given.get(name, ())) for name in ("durations", "scores")]
-    return Arm(requests, errors, bins[0], bins[1], rows, bad)
+    bins = [tuple(_count(each) for each in given.get(name, ())) for name in _BINS]
+    return Arm(requests, errors, bins[0], bins[1], rows, bad, bins[2])
 
 
 def _count(value: Any) -> int:

@@ -1,25 +1,40 @@
-"""A canary that is being watched: texts of /metrics come in, the verdict of now can be asked. Pure."""
+"""A canary that is being watched: texts of /metrics and blocks of rows in, a verdict out at any time. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from mlobs.slo.canary import Canary, Rules, Verdict, observe, verdict
+from mlobs.slo.canary import OF_ROWS, Block, Canary, Gaps, Rules, Verdict, observe, observe_rows, verdict
 from mlobs.slo.canary_feed import Feed, Reading, advance, read
+
+_NO_LOG = Gaps(dict.fromkeys(OF_ROWS, "only `mlobs serve` reads a feature log"))
+
+
+def no_log(_canary: Canary, _now: float) -> Gaps:
+    """Of whoever sees the counters alone."""
+    return _NO_LOG
 
 
 class Watch:
     """The canary of two versions behind /metrics; `verdict` may be asked from other threads."""
 
-    def __init__(self, feed: Feed, rules: Rules, canary: Canary | None = None) -> None:
-        """`canary`: what is known already, from before a restart."""
-        self._feed, self._rules, self.canary = feed, rules, canary or Canary()
+    def __init__(
+        self, feed: Feed, rules: Rules, canary: Canary | None = None,
+        gaps: Callable[[Canary, float], Gaps] = no_log,
+    ) -> None:  # fmt: skip
+        """`canary`: what is known already, from before a restart; `gaps`: what is not compared, and why."""
+        self._feed, self._rules, self.canary, self._gaps = feed, rules, canary or Canary(), gaps
         self.model = feed.model
         self.problems: dict[str, str] = {}
         """Targets that did not answer at the last scrape, and why."""
         # Until the first look what is known already is old: a rollback stands, a promotion does not.
         old = self.canary.last + (rules.stale + 1) * rules.block if self.canary.blocks else 0.0
-        self.verdict = verdict(self.canary, rules, old)
+        self.verdict = verdict(self.canary, rules, old, gaps(self.canary, old))
+
+    def add_rows(self, blocks: Iterable[Block]) -> None:
+        """Blocks of the feature log; the verdict follows with the next `take`."""
+        for block in blocks:
+            self.canary = observe_rows(self.canary, block, self._rules)
 
     def take(self, texts: Mapping[str, str | bytes | Exception], now: float) -> Verdict:
         """The verdict after a scrape: text, or what went wrong, by target."""
@@ -37,5 +52,5 @@ class Watch:
         self._feed, block = advance(self._feed, readings, now)
         if block is not None:
             self.canary = observe(self.canary, block, self._rules)
-        self.verdict = verdict(self.canary, self._rules, now)
+        self.verdict = verdict(self.canary, self._rules, now, self._gaps(self.canary, now))
         return self.verdict

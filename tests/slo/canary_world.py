@@ -30,6 +30,8 @@ class World:
     """Factor on all durations of the candidate."""
     score_shift: float = 0.0
     """In standard deviations."""
+    denied: float = 0.1
+    """Share of one of two decisions; it moves with the scores."""
     flips: float = 0.01
     quality: float = 0.005
     quality_times: float = 1.0
@@ -43,6 +45,7 @@ class World:
 
 
 def blocks(world: World, count: int, rng: np.random.Generator) -> Iterator[Block]:
+    deciding = rng.spawn(1)[0]  # leaves what `rng` itself draws as it was
     slow = np.exp(world.pod_latency * rng.standard_normal((2, world.pods)))
     faulty = np.exp(world.pod_errors * rng.standard_normal((2, world.pods)))
     for place in range(count):
@@ -62,11 +65,12 @@ def blocks(world: World, count: int, rng: np.random.Generator) -> Iterator[Block
                 for n, own in zip(split, slow[arm], strict=True)
             )
             scores = rng.multinomial(world.per_block, _scores(shift))
+            denied = int(deciding.binomial(world.per_block, min(world.denied * float(np.exp(shift)), 1.0)))
             spoilt = rng.binomial(world.per_block, min(world.quality * bad * faulty[arm].mean(), 1))
             arms.append(
                 Arm(
                     world.per_block, int(failed), tuple(map(int, durations)), tuple(map(int, scores)),
-                    world.per_block, int(spoilt),
+                    world.per_block, int(spoilt), (denied, world.per_block - denied),
                 )
             )  # fmt: skip
         pairs = world.per_block // 10

@@ -13,9 +13,9 @@ from mlobs.slo.canary import (
     Canary,
     Rules,
     observe,
-    tail_cut,
     verdict,
 )
+from mlobs.slo.canary_bins import tail_cut
 from tests.slo.canary_world import World, blocks, ends, share_of
 
 RULES = Rules()
@@ -132,10 +132,11 @@ def test_bad_rows_roll_back() -> None:
     assert share_of(ROLLBACK, ends(world, 60, 5, seed=4)) == 1.0
 
 
-def test_other_scores_are_for_a_person_to_look_at() -> None:
+def test_other_scores_and_decisions_are_for_a_person_to_look_at() -> None:
     canary = ends(World(score_shift=0.5), 60, 1, seed=5)[0]
     found = verdict(canary, RULES, canary.last)
-    assert (found.verdict, "for a person to look at: score" in found.reason) == (HOLD, True)
+    assert (found.verdict, found.reason.startswith("for a person to look at: decisions: ")) == (HOLD, True)
+    assert "; score: " in found.reason
     strict = replace(RULES, advisory=frozenset())
     assert verdict(canary, strict, canary.last).verdict == ROLLBACK
 

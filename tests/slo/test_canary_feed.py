@@ -56,8 +56,8 @@ def test_the_difference_of_two_scrapes_is_a_block() -> None:
     assert second == Block(
         100.0,
         110.0,
-        Arm(103, 3, (100, 0, 0), (10, 90)),
-        Arm(201, 1, (200, 0, 0), (20, 180)),
+        Arm(103, 3, (100, 0, 0), decisions=(10, 90)),
+        Arm(201, 1, (200, 0, 0), decisions=(20, 180)),
     )
 
 
@@ -68,8 +68,8 @@ def test_a_restarted_target_counts_from_zero_and_another_model_not_at_all() -> N
     )
     assert block is not None
     assert (block.baseline, block.candidate) == (
-        Arm(32, 2, (29, 1, 0), (3, 27)),
-        Arm(20, 0, (19, 1, 0), (2, 18)),
+        Arm(32, 2, (29, 1, 0), decisions=(3, 27)),
+        Arm(20, 0, (19, 1, 0), decisions=(2, 18)),
     )
 
 
@@ -77,7 +77,7 @@ def test_an_old_process_seen_for_the_first_time_is_no_burst() -> None:
     old, young = (exposed({"v1": (1000, 0), "v2": (1000, 0)}, started) for started in (1.0, 104.0))
     base = exposed({"v1": (1, 0), "v2": (1, 0)})
     _, block = follow({"a": base}, {"a": base, "b": old})
-    assert (block and block.candidate) == Arm(0, 0, (0, 0, 0), (0, 0))
+    assert (block and block.candidate) == Arm(0, 0, (0, 0, 0), decisions=(0, 0))
     _, block = follow({"a": base}, {"a": base, "b": young})
     assert (block and block.candidate and block.candidate.requests) == 1000
 
