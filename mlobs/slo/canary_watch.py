@@ -1,4 +1,4 @@
-"""A canary that is being watched: texts of /metrics and blocks of rows in, a verdict out at any time. Pure."""
+"""A canary that is being watched: texts of /metrics and blocks of rows in, a verdict at any time. Pure."""
 
 from __future__ import annotations
 

@@ -69,12 +69,20 @@ def month(
 
 
 @pytest.mark.parametrize(
-    ("begin", "name"), [(10 * DAY + 6.2 * HOUR, "night low"), (10 * DAY + 15 * HOUR, "day peak")]
+    ("begin", "initialised", "name"),
+    [
+        (10 * DAY + 6.2 * HOUR, True, "night low"),
+        (10 * DAY + 15 * HOUR, True, "day peak"),
+        (10 * DAY + 15 * HOUR, False, "an error series that is born with its first error"),
+    ],
 )
 @pytest.mark.nightly
-def test_the_budget_is_the_truth_after_thirty_days(begin: float, name: str) -> None:
-    world, bad, total = month((START + begin, START + begin + 1200))
+def test_the_budget_is_the_truth_after_thirty_days(begin: float, initialised: bool, name: str) -> None:
+    """Also of a foreign service whose counter of errors is not there before the first: of a process that is
+    known a new series began at zero."""
+    world, bad, total = month((START + begin, START + begin + 1200), initialised=initialised)
     status = world.status("up")
+    assert status.bad == bad
     assert status.consumed == pytest.approx(bad / total / 0.001, rel=1e-3), name
 
 
