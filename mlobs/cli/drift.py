@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from mlobs.cli.drift_aliases import AliasOption, aliases_of, aliases_of_model
 
 if TYPE_CHECKING:
     from mlobs.drift.compare import Comparison
@@ -46,6 +49,7 @@ def check(
     checks: Annotated[
         Path | None, typer.Option("--checks", help="Reviewed checks: what `build --checks` wrote.")
     ] = None,
+    alias: AliasOption = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="KS, Wasserstein and categories without bins; two tables.")
     ] = False,
@@ -64,31 +68,34 @@ def check(
     from mlobs.cli.drift_view import comparison_json, print_comparison, print_json
     from mlobs.drift.columns import lean_pool
     from mlobs.drift.compare import compare, made_exact
-    from mlobs.drift.readers import open_table
 
     lean_pool()
     for option, given in (("--exact", exact), ("--joint", joint)):
         if given:
             _needs_table(option, reference)
     if evidently is not None:
-        evidently_can(reference, current)
+        evidently_can(reference, current, bool(alias))
     chosen = _names(columns)
-    known = _open_reference(reference, chosen, quiet=as_json, joint=_names(joint))
+    aliases = aliases_of(alias, checks=checks)
+    known = _open_reference(reference, chosen, aliases, quiet=as_json, joint=_names(joint))
     known = known if checks is None else declared_reference(known, checks)
     kept: list[State] = []
+    notes: list[str] = []
     if engine is not None:
         from mlobs.cli.drift_pool import profile_whole
         from mlobs.drift.compare import compare_state
 
-        state, types = profile_whole(known, current, engine, master, workers)
+        state, types, notes = profile_whole(known, current, engine, master, workers, aliases)
         kept.append(state)
         result = compare_state(known, state, current, types, min_rows=min_rows)
     else:
-        source = open_table(current, list(known.spec.columns))
-        batches = _progress(source, f"reading {Path(current).name}", as_json)
+        source = _open(current, list(known.spec.columns), aliases)
+        batches = _progress(source, as_json)
         result = compare(known, batches, current, min_rows=min_rows, keep=kept.append)
     if exact:
-        result = made_exact(result, known.spec, _columns_of(reference), _columns_of(current))
+        result = made_exact(
+            result, known.spec, _columns_of(reference, aliases), _columns_of(current, aliases)
+        )
     if html is not None:
         write_html(html, result, known, kept[-1])
     if evidently is not None:
@@ -97,6 +104,8 @@ def check(
         print_json(comparison_json(result))
     else:
         print_comparison(result)
+    for note in notes:
+        typer.echo(f"warning: {note}", err=True)
     _warn(result)
     raise typer.Exit(result.exit_code)
 
@@ -126,6 +135,7 @@ def build(
         Path | None, typer.Option("-c", "--config", help="mlobs.yaml: mask the columns as its log does.")
     ] = None,
     model: Annotated[str, typer.Option(help="With --config: the model; default: its only one.")] = "",
+    alias: AliasOption = None,
     checks: Annotated[
         Path | None, typer.Option("--checks", help="Write what was inferred, to be gone through and changed.")
     ] = None,
@@ -133,13 +143,15 @@ def build(
     """Build a reference once, to be used by `drift check` and `mlobs serve`.
 
     Give --day or --time, so that the worst ordinary day is known: a check then breaks only beyond it. Give
-    --config when the table is raw and the feature log is masked: by the same schema and key both agree.
+    --config when the table is raw and the feature log is masked: by the same schema and key both agree; the
+    `aliases` of the model's features hold as --alias does. All other options take the names in force.
 
     Example: mlobs drift reference build january.parquet --day day -o january.mlref
     """
     from mlobs.cli.drift_checks import not_there, write_checks
     from mlobs.cli.drift_view import print_reference
     from mlobs.cli.mask_as import masked_as
+    from mlobs.drift.aliased import aliased
     from mlobs.drift.columns import lean_pool
     from mlobs.drift.mlref import save_reference
     from mlobs.drift.readers import open_table
@@ -148,12 +160,13 @@ def build(
     lean_pool()
     if checks is not None:
         not_there(checks)
-    source = open_table(table)
+    aliases = aliases_of_model(aliases_of(alias), config, model)
+    source = aliased(open_table(table), aliases)
     slicing = Slicing(day, time, _seconds(window), _zone(zone), segment)
     as_logged = masked_as(config, model, (day, time, segment), score)
     built = build_reference(
-        lambda: map(as_logged, _progress(source, f"reading {Path(table).name}", quiet=False)),
-        name or Path(table).stem,
+        lambda: map(as_logged, _progress(source, quiet=False)),
+        name or _stem(table),
         features=_names(columns),
         score_column=score,
         slicing=slicing,
@@ -218,24 +231,37 @@ def diff(
 
 
 def _open_reference(
-    path: str, columns: list[str] | None, quiet: bool, joint: list[str] | None = None
+    path: str,
+    columns: list[str] | None,
+    aliases: Mapping[str, str],
+    quiet: bool,
+    joint: list[str] | None = None,
 ) -> Reference:
-    """A built reference as it is, or one built now from a table."""
+    """A built reference as it is, or one built now from a table; its columns under the names in force."""
+    from mlobs.drift.declared import renamed_columns
     from mlobs.drift.mlref import is_reference, read_reference
-    from mlobs.drift.readers import open_table
     from mlobs.drift.reference import build_reference, chosen_columns
 
     if is_reference(path):
-        found = read_reference(path)
+        found = renamed_columns(read_reference(path), aliases)
         return found if columns is None else chosen_columns(found, columns)
-    source = open_table(path, columns)
+    source = _open(path, columns, aliases)
     return build_reference(
-        lambda: _progress(source, f"reading {Path(path).name}", quiet),
-        Path(path).stem,
-        features=columns,
-        source=path,
-        block=joint or (),
+        lambda: _progress(source, quiet), _stem(path), features=columns, source=path, block=joint or ()
     )
+
+
+def _open(path: str, columns: list[str] | None, aliases: Mapping[str, str]) -> Source:
+    from mlobs.drift.aliased import aliased, with_old_names
+    from mlobs.drift.readers import open_table
+
+    wanted = None if columns is None else with_old_names(columns, aliases)
+    return aliased(open_table(path, wanted), aliases)
+
+
+def _stem(path: str) -> str:
+    """A reference's name where none is given: that of its file, without the query of an address."""
+    return Path(path.partition("?")[0] if "://" in path else path).stem
 
 
 def _needs_table(option: str, path: str) -> None:
@@ -248,21 +274,20 @@ def _needs_table(option: str, path: str) -> None:
         )
 
 
-def _columns_of(path: str) -> Whole:
+def _columns_of(path: str, aliases: Mapping[str, str]) -> Whole:
     """Whole columns of a table, one at a time."""
     import pyarrow as pa
 
     from mlobs.drift.arrays import one_array
-    from mlobs.drift.readers import open_table
 
     def column(name: str) -> Any:
-        parts = [batch.column(name) for batch in open_table(path, [name]).batches()]
+        parts = [batch.column(name) for batch in _open(path, [name], aliases).batches()]
         return one_array(pa.chunked_array([chunk for part in parts for chunk in part.chunks]))
 
     return column
 
 
-def _progress(source: Source, text: str, quiet: bool) -> Any:
+def _progress(source: Source, quiet: bool) -> Any:
     """The batches, with a bar on stderr where a person watches."""
     from rich.console import Console
     from rich.progress import Progress
@@ -272,7 +297,7 @@ def _progress(source: Source, text: str, quiet: bool) -> Any:
         yield from source.scan()
         return
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(text, total=source.rows or None)
+        task = bar.add_task(f"reading {Path(source.where.partition('?')[0]).name}", total=source.rows or None)
         for batch in source.scan():
             yield batch
             bar.advance(task, batch.num_rows)

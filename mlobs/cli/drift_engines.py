@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from mlobs.cli.drift_aliases import AliasOption, aliases_of
 from mlobs.errors import EXIT_FINDING, EXIT_FINE, NothingJudgedError
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ def backfill(
     workers: Workers = 0,
     min_rows: Annotated[int, typer.Option(min=1, help="Fewer rows than these give no verdict.")] = 100,
     margin: Annotated[float, typer.Option(min=0, max=1, help="Share above the worst reference day.")] = 0.05,
+    checks: Annotated[
+        Path | None, typer.Option("--checks", help="Reviewed checks: what `build --checks` wrote.")
+    ] = None,
+    alias: AliasOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Strict JSON on stdout.")] = False,
 ) -> None:
     """Judge the past, window by window. Stopped at any moment, the next run goes on; no row counts twice.
@@ -59,24 +64,30 @@ def backfill(
     """
     from mlobs.cli.drift import _seconds as parse_window
     from mlobs.cli.drift import _zone as parse_zone
+    from mlobs.cli.drift_checks import profiled_as_declared
     from mlobs.cli.drift_pool import open_engine
     from mlobs.cli.drift_view import print_json
+    from mlobs.drift.declared import renamed_columns
     from mlobs.drift.engines import backfill as runs
     from mlobs.drift.engines import ledger
     from mlobs.drift.engines.base import Job, Keying
     from mlobs.drift.mlref import dump_reference, read_reference
+    from mlobs.settings import RowsSettings
     from mlobs.store import open_store
 
-    found = read_reference(reference)
+    aliases = aliases_of(alias, checks=checks)
+    found, rows = renamed_columns(read_reference(reference), aliases), RowsSettings()
+    if checks is not None:
+        found, rows = profiled_as_declared(found, checks)
     keying = Keying(time, parse_window(window), parse_zone(zone), model, version, segment, weight, score)
-    job = Job(dump_reference(found), keying)
+    job = Job(dump_reference(found), keying, tuple(aliases.items()))
     kept = open_store(store, [ledger.SCHEMA])
     try:
         with open_engine(engine, master, workers) as running, _watching(as_json) as watch:
             done = runs.backfill(kept, running, job, found, data, watch)
     finally:
         kept.close()
-    verdicts = [runs.judged(one, found, min_rows, margin) for one in done.windows]
+    verdicts = [runs.judged(one, found, min_rows, margin, rows) for one in done.windows]
     if as_json:
         print_json(_plain(done, verdicts))
     else:

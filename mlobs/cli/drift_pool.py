@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,16 +17,21 @@ ENGINES = ("local", "spark")
 
 
 def profile_whole(
-    reference: Reference, source: str, engine: str, master: str, workers: int
-) -> tuple[State, dict[str, str]]:
-    """(state of all files below `source` as one table, types of the columns). Raises UnreadableError for the
-    first file that cannot be read: a table counts whole."""
+    reference: Reference,
+    source: str,
+    engine: str,
+    master: str,
+    workers: int,
+    aliases: Mapping[str, str] | None = None,
+) -> tuple[State, dict[str, str], list[str]]:
+    """(state of all files below `source` as one table, types of the columns, what of them differs from file
+    to file). Raises UnreadableError for the first file that cannot be read: a table counts whole."""
     from dataclasses import replace
 
     from mlobs.drift.codec import load_state
     from mlobs.drift.engines.base import Job, Keying
+    from mlobs.drift.engines.mixed import types_of
     from mlobs.drift.mlref import dump_reference, load_reference
-    from mlobs.drift.readers import open_table
     from mlobs.drift.state import merge_all
     from mlobs.errors import UnreadableError
 
@@ -34,15 +39,15 @@ def profile_whole(
     known = load_reference(data, reference.name)
     with open_engine(engine, master, workers) as running:
         slices = running.slices([source])
-        outcomes = sorted(running.profile(slices, Job(data, Keying())), key=lambda one: one.slice.path)
+        job = Job(data, Keying(), tuple((aliases or {}).items()))
+        outcomes = sorted(running.profile(slices, job), key=lambda one: one.slice.path)
     broken = next((one for one in outcomes if one.problem), None)
     if broken is not None:
         raise UnreadableError.of(broken.slice.path, "a table that can be read", broken.problem, "mend it")
     states = (load_state(state, one.slice.path) for one in outcomes for _, state in one.states)
-    types = {field.name: str(field.type) for field in open_table(slices[0].path).schema}
     # What was declared on top of a reference travels in it, and makes it another one.
     whole = merge_all(states, known.spec.reference)
-    return replace(whole, reference=reference.spec.reference), types
+    return replace(whole, reference=reference.spec.reference), *types_of(outcomes, reference.spec)
 
 
 @contextmanager

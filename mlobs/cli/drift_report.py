@@ -30,8 +30,10 @@ def write_html(path: Path, result: Comparison, reference: Reference, current: St
     typer.echo(f"written: {path}", err=True)
 
 
-def evidently_can(reference: str, current: str) -> None:
+def evidently_can(reference: str, current: str, renamed: bool) -> None:
     """Before the long work: UsageError for what evidently cannot read, MissingExtraError without it."""
+    if renamed:
+        raise UsageError.of("--evidently", "columns of one name in both files", "--alias", "use --html")
     for given in (reference, current):
         if "://" in given:
             raise UsageError.of("--evidently", "files on this machine", given, "copy it here, or use --html")

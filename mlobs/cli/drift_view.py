@@ -26,6 +26,7 @@ def print_json(value: Any) -> None:
     """Strict JSON on stdout: what is not finite is null."""
     json.dump(_strict(value), sys.stdout, allow_nan=False, ensure_ascii=False, indent=2)
     sys.stdout.write("\n")
+    sys.stdout.flush()  # before the warnings, where both streams are one
 
 
 def comparison_json(result: Comparison) -> dict[str, Any]:

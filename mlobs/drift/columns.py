@@ -70,4 +70,9 @@ def as_table(batch: Columns) -> pa.Table:
     """The batch as a table in memory."""
     if isinstance(batch, RowGroup):
         return read_group(batch.file, batch.group, batch.where, batch.schema.names)
-    return pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+    if isinstance(batch, pa.RecordBatch):
+        return pa.Table.from_batches([batch])
+    if isinstance(batch, pa.Table):
+        return batch
+    columns = [batch.column(place) for place in range(len(batch.schema))]
+    return pa.Table.from_arrays(columns, schema=batch.schema)

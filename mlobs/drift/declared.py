@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from mlobs.drift.reference import Reference, seal
+from mlobs.drift.reference import Reference, chosen_columns, seal
 from mlobs.drift.spec import CATEGORY, NUMBER, RANGE, TYPE, Spec
 from mlobs.drift.state import State
 from mlobs.settings import FeatureSettings, RowsSettings
@@ -54,8 +54,13 @@ def misfits(spec: Spec, features: Mapping[str, FeatureSettings]) -> dict[tuple[s
 
 
 def renamed_columns(reference: Reference, aliases: Mapping[str, str]) -> Reference:
-    """The reference with the columns of old names under those in force (old -> new), and an id of its own."""
+    """The reference with the columns of old names under those in force (old -> new), and an id of its own.
+    Where it has both, the old one is left out: what is read has its values under the name in force."""
     columns = reference.spec.columns
+    doubled = {old for old, new in aliases.items() if old in columns and new in columns}
+    if doubled:
+        reference = chosen_columns(reference, [name for name in columns if name not in doubled])
+        columns = reference.spec.columns
     names = {old: new for old, new in aliases.items() if old in columns and new not in columns}
     if not names:
         return reference

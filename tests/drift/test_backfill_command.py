@@ -121,3 +121,74 @@ def test_check_takes_a_folder_through_an_engine_and_says_what_it_says_in_one_pro
     Path("days/2.parquet").write_bytes(b"PAR1 and no more")
     assert check_run("check", *words, "days", "--engine", "local", "--workers", "1")[0] == 2
     assert check_run("check", *words, "days", "--engine", "dask")[0] == 2
+
+
+def test_check_names_the_file_whose_column_is_of_another_type_or_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verdict is that of the same rows in one file; the file is said besides."""
+    monkeypatch.chdir(tmp_path)
+    Path("days").mkdir()
+    pq.write_table(day_table(0, 2000, seed=3), "a.parquet")
+    odd = {
+        "1": day_table(1, temp=pa.array(["warm"] * 400)),
+        "2": day_table(2, gust=np.full(400, 7)),
+        "3": day_table(3, gust=pa.nulls(400)).drop_columns("country"),
+    }
+    for name in "01234":
+        pq.write_table(odd.get(name, day_table(int(name))), f"days/{name}.parquet")
+    words = ("check", "--reference", "a.parquet", "--current", "days", "--engine", "local")
+    code, output = check_run(*words, "--json")
+    assert code == 1
+    found = {one["name"]: one for one in json.loads(output[: output.rindex("}") + 1])["columns"]}
+    assert found["temp"]["status"] == "type"
+    assert "20 % of rows hold no number" in found["temp"]["detail"]
+    assert "it is double, string in " in found["temp"]["detail"]
+    assert "days/1.parquet now" in found["temp"]["detail"]
+    warnings = [line for line in output.splitlines() if line.startswith("warning: ")]
+    assert [line.partition("/")[0] for line in warnings] == [
+        "warning: temp is double, but string in ",
+        "warning: country is string, but missing in ",
+    ]
+    assert warnings[1].endswith("days/3.parquet")
+    pq.write_table(pa.concat_tables([day_table(4)] * 2), "days/5.parquet")
+    for name in "123":
+        Path(f"days/{name}.parquet").unlink()
+    assert "warning" not in check_run(*words, "--json")[1]
+
+
+def test_declared_checks_are_judged_in_every_window(place: Path) -> None:
+    checks = place / "checks.yaml"
+    checks.write_text("features:\n  temp: {range: [0, 20]}\n")
+    found = json.loads(called(place, "--json", "--checks", str(checks)).stdout)
+    assert [window["verdict"] for window in found["windows"]] == ["drifted"] * 4
+    assert "declared" in found["windows"][0]["detail"]
+    # Another range is another profile; another share judges what is kept.
+    checks.write_text("features:\n  temp: {range: [0, 20], most: {range: 100%}}\n")
+    found = json.loads(called(place, "--json", "--checks", str(checks)).stdout)
+    assert found["slices"]["skipped"] == 4
+    assert [window["verdict"] for window in found["windows"]] == ["ok"] * 4
+
+
+def test_declared_rows_are_judged_in_every_window(place: Path) -> None:
+    checks = place / "checks.yaml"
+    checks.write_text("rows: {volume: [500, 900], duplicates: 0%, freshness: 1h}\n")
+    pq.write_table(pa.concat_tables([flat(2)] * 2), place / "data" / "day02.parquet")
+    done = called(place, "--json", "--checks", str(checks))
+    assert done.exit_code == 1
+    assert "rows.freshness is judged by `mlobs serve` only" in done.stderr
+    assert "volume" not in done.stderr
+    details = [window["detail"] for window in json.loads(done.stdout)["windows"]]
+    assert ["volume" in detail for detail in details] == [True, True, False, True]
+    assert ["duplicates" in detail for detail in details] == [False, False, True, False]
+
+
+def test_renamed_columns_are_judged_under_the_name_in_force(place: Path) -> None:
+    table = flat(2)
+    names = ["wind" if name == "gust" else name for name in table.schema.names]
+    pq.write_table(table.rename_columns(names), place / "data" / "day02.parquet")
+    assert called(place, "--json").exit_code == 1
+    done = called(place, "--json", "--alias", "wind=gust")
+    found = json.loads(done.stdout)
+    assert (done.exit_code, found["slices"]["skipped"]) == (0, 0)
+    assert [window["verdict"] for window in found["windows"]] == ["ok"] * 4

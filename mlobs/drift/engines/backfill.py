@@ -50,8 +50,15 @@ def backfill(
     return Backfill(name, ledger.progress(store, name), skipped, tuple(windows))
 
 
-def judged(window: Window, reference: Reference, min_rows: float, margin: float) -> WindowVerdict:
-    """The verdict that `mlobs serve` would have given the window, persistence left out. The number of rows is
+def judged(
+    window: Window,
+    reference: Reference,
+    min_rows: float,
+    margin: float,
+    rows: RowsSettings = RowsSettings(),  # noqa: B008 - frozen
+) -> WindowVerdict:
+    """The verdict that `mlobs serve` would have given the window, persistence left out; `rows`: what was
+    declared of their number. The number of rows is
     judged where windows are not kept apart by version or segment: else no key holds all traffic."""
     key = window.key
     stream = Stream(key.model, key.version, key.segment)
@@ -61,7 +68,7 @@ def judged(window: Window, reference: Reference, min_rows: float, margin: float)
     if key.version or key.segment:
         return found
     seen = traffic([window.state], 1.0)
-    volume = judge_volume(key.model, key.start, key.end, seen, RowsSettings(), reference)
+    volume = judge_volume(key.model, key.start, key.end, seen, rows, reference)
     if volume is None:
         return found
     detail = f"{found.detail}; {volume.detail}" if found.verdict == DRIFTED else volume.detail

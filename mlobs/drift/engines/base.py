@@ -55,6 +55,8 @@ class Job:
 
     reference: bytes
     keying: Keying
+    aliases: tuple[tuple[str, str], ...] = ()
+    """(old name, name in force) of renamed columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Outcome:
     unusable: int = 0
     """Rows without a usable event time; they are in no state."""
     problem: str = ""
+    types: tuple[tuple[str, str], ...] = ()
+    """(column, Arrow type) of the features in the file, under the names in force."""
 
 
 class Engine(Protocol):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mlobs.drift.aliased import NONE, Aliases, under_names_in_force
 from mlobs.drift.arrays import numbers, one_array
+from mlobs.drift.columns import as_table
 from mlobs.drift.engines.base import Key, Keying
 from mlobs.drift.numpys import numpy_of
 from mlobs.drift.reference import SCORE
@@ -26,16 +28,26 @@ _GREATEST = 253402300800.0
 """The year 10000: a time beyond it is none."""
 
 
-def columns_needed(keying: Keying, features: tuple[str, ...], present: list[str]) -> list[str]:
+def columns_needed(keying: Keying, features: Sequence[str], schema: pa.Schema) -> list[str]:
     """Columns to read of a file: those that key a row, and the features, or the struct that holds them."""
     wanted = [*keying.columns, *features]
-    if "features" in present and not set(features) & set(present):
-        wanted += ["features", "prediction", "conflicts"]
-    return [name for name in dict.fromkeys(wanted) if name in present]
+    if is_log(schema, features):  # a column of the log is no feature, whatever a feature is called
+        wanted = [*keying.columns, "features", SCORE, "conflicts"]
+    return [name for name in dict.fromkeys(wanted) if name in schema.names]
+
+
+def is_log(schema: pa.Schema, features: Collection[str]) -> bool:
+    """A file of the feature log, whose features are one struct."""
+    names = schema.names
+    return (
+        "features" in names
+        and "features" not in features
+        and pa.types.is_struct(schema.field("features").type)
+    )
 
 
 def grouped(
-    batch: pa.Table, keying: Keying, features: frozenset[str], where: str
+    batch: pa.Table, keying: Keying, features: frozenset[str], where: str, aliases: Aliases = NONE
 ) -> Iterator[tuple[Key, pa.Table, Floats]]:
     """(key, rows, their weights) of each group of a batch: the columns `features` of its rows, in their
     order; keys in order.
@@ -62,7 +74,7 @@ def grouped(
         return
     in_order = code[order]
     cuts = np.flatnonzero(np.diff(in_order, prepend=in_order[0] - 1))
-    rows = _features(batch, keying, features)
+    rows = _features(batch, keying, features, aliases)
     rows = rows if len(cuts) == 1 and len(order) == batch.num_rows else rows.take(pa.array(order))
     for begin, end in zip(cuts, [*cuts[1:], len(order)], strict=True):
         first = order[begin]
@@ -72,11 +84,23 @@ def grouped(
         yield key, rows.slice(begin, end - begin), weights[order[begin:end]]
 
 
-def _features(batch: pa.Table, keying: Keying, features: frozenset[str]) -> pa.Table:
-    if "features" in batch.schema.names and pa.types.is_struct(batch.schema.field("features").type):
-        return feature_table(batch)
+def _features(batch: pa.Table, keying: Keying, features: frozenset[str], aliases: Aliases) -> pa.Table:
+    if is_log(batch.schema, features):
+        return as_table(under_names_in_force(feature_table(batch), aliases))
+    batch = as_table(under_names_in_force(batch, aliases))
     named = batch.rename_columns([SCORE if name == keying.score else name for name in batch.schema.names])
     return named.select([place for place, name in enumerate(named.schema.names) if name in features])
+
+
+def feature_types(
+    schema: pa.Schema, keying: Keying, features: frozenset[str], aliases: Aliases
+) -> tuple[tuple[str, str], ...]:
+    """(feature, Arrow type) of a file's columns, under the names in force."""
+    empty = schema.empty_table()
+    table = feature_table(empty) if is_log(schema, features) else empty
+    found = under_names_in_force(table, aliases).schema
+    named = ((SCORE if field.name == keying.score else field.name, str(field.type)) for field in found)
+    return tuple((name, kind) for name, kind in named if name in features)
 
 
 def _windows(batch: pa.Table, keying: Keying) -> tuple[Codes, list[Slice], npt.NDArray[np.bool_]]:

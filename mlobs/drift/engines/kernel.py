@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from mlobs.drift.aliased import with_old_names
 from mlobs.drift.codec import dump_state
 from mlobs.drift.engines.base import FileSlice, Job, Key, Outcome
-from mlobs.drift.engines.grouping import columns_needed, grouped
-from mlobs.drift.engines.opening import batches_of, columns_of
+from mlobs.drift.engines.grouping import columns_needed, feature_types, grouped
+from mlobs.drift.engines.opening import batches_of, schema_of
 from mlobs.drift.mlref import load_reference
 from mlobs.drift.profile import profile
 from mlobs.drift.spec import Spec
@@ -24,11 +25,12 @@ def profile_slice(found: FileSlice, job: Job) -> Outcome:
         spec = _spec(job.reference)
         states: dict[Key, State] = {}
         rows = used = 0
-        features = frozenset(spec.columns)
-        wanted = columns_needed(job.keying, tuple(spec.columns), columns_of(found.path))
+        features, aliases = frozenset(spec.columns), dict(job.aliases)
+        schema = schema_of(found.path)
+        wanted = columns_needed(job.keying, with_old_names(spec.columns, aliases), schema)
         for batch in batches_of(found.path, wanted):
             rows += batch.num_rows
-            for key, part, weights in grouped(batch, job.keying, features, found.path):
+            for key, part, weights in grouped(batch, job.keying, features, found.path, aliases):
                 used += part.num_rows
                 state = profile(part, spec, weights if job.keying.weight else None)
                 states[key] = merge(states[key], state) if key in states else state
@@ -37,7 +39,9 @@ def profile_slice(found: FileSlice, job: Job) -> Outcome:
     except Exception as problem:  # noqa: BLE001 - one odd file must not end the work on the others
         return Outcome(found, problem=f"{found.path}: {type(problem).__name__}: {shown(str(problem))}")
     dumped = tuple((key, dump_state(states[key])) for key in sorted(states))
-    return Outcome(found, dumped, rows, rows - used)
+    return Outcome(
+        found, dumped, rows, rows - used, types=feature_types(schema, job.keying, features, aliases)
+    )
 
 
 @lru_cache(maxsize=4)

@@ -110,6 +110,7 @@ class Progress:
 def job_id(job: Job, sources: Sequence[str]) -> str:
     """The same reference, keying and sources are the same job, and go on where it stopped."""
     named = repr((sorted(set(sources)), job.keying)).encode()
+    named += repr(sorted(job.aliases)).encode() if job.aliases else b""
     return sha256(named + sha256(job.reference).digest()).hexdigest()[:16]
 
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 from mlobs.drift.readers import open_table
 
 
-def columns_of(path: str) -> list[str]:
-    """Names of the columns of a file or object. Raises UnreadableError as `readers.open_table`."""
-    return list(open_table(path).schema.names)
+def schema_of(path: str) -> pa.Schema:
+    """Columns of a file or object. Raises UnreadableError as `readers.open_table`."""
+    return open_table(path).schema
 
 
 def batches_of(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -7,6 +7,7 @@ An edge: it talks to a cluster.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,10 +28,10 @@ RETRYING = "local[2,4]"
 """Two cores of this machine, and four tries of a task; plain `local[2]` gives a task one."""
 _IN = "path string, identity string"
 _OUT = (
-    "path string, identity string, problem string, rows long, unusable long, model string, version string, "
-    "segment string, start double, end double, state binary"
+    "path string, identity string, problem string, types string, rows long, unusable long, model string, "
+    "version string, segment string, start double, end double, state binary"
 )
-_FIELDS = [pa.string()] * 3 + [pa.int64()] * 2 + [pa.string()] * 3 + [pa.float64()] * 2 + [pa.binary()]
+_FIELDS = [pa.string()] * 4 + [pa.int64()] * 2 + [pa.string()] * 3 + [pa.float64()] * 2 + [pa.binary()]
 _NAMES = [part.split()[0] for part in _OUT.split(", ")]
 _LOOPBACK = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 """A session within this machine listens to nobody else."""
@@ -103,8 +104,9 @@ class SparkEngine:
                 if row["state"] is not None
             )
             first = found[0]
+            types = tuple((name, kind) for name, kind in json.loads(first["types"]))
             yield Outcome(
-                FileSlice(path, identity), states, first["rows"], first["unusable"], first["problem"]
+                FileSlice(path, identity), states, first["rows"], first["unusable"], first["problem"], types
             )
 
     def close(self) -> None:
@@ -159,7 +161,8 @@ def _task(job: Job) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBa
 
 def _encoded(outcome: Outcome) -> pa.RecordBatch:
     """One row a state; a single one without a state where there is none."""
-    head = (outcome.slice.path, outcome.slice.identity, outcome.problem, outcome.rows, outcome.unusable)
+    one, types = outcome.slice, json.dumps(outcome.types)
+    head = (one.path, one.identity, outcome.problem, types, outcome.rows, outcome.unusable)
     rows: list[tuple[Any, ...]] = [(*head, *key, state) for key, state in outcome.states]
     rows = rows or [(*head, None, None, None, None, None, None)]
     arrays = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), _FIELDS, strict=True)]
