@@ -35,13 +35,12 @@ from mlobs.featurelog.lake import (
     MANIFEST,
     Entry,
     LakeFile,
-    Ranges,
     newest_commit,
     parquet_bytes,
     partition,
 )
 from mlobs.featurelog.segments import KNOWN_KINDS, Counts, GoneError, fresh, model_of, segment_blocks
-from mlobs.featurelog.sequences import Seen
+from mlobs.featurelog.sequences import Ranges, Seen
 from mlobs.featurelog.ship import load_position
 from mlobs.featurelog.spool import SPOOL, Segment, list_segments, seal_stale, sync_folder
 from mlobs.featurelog.storage import DiskStorage, Storage

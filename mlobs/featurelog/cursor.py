@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from mlobs.errors import Problem, UnreadableError
-from mlobs.featurelog.sequences import Seen
+from mlobs.featurelog.sequences import Ranges, Seen
 
 CURSOR_VERSION: Final = 1
 
@@ -31,6 +31,8 @@ class Account:
     """Numbers below it are not missed: what held them was gone before this reader came."""
     offered: int = 0
     """Numbers that the writer is known to have given out."""
+    laid: Seen = field(default_factory=Seen)
+    """Those of the seen ones that were met in the lake: there they are to stand once."""
 
     @property
     def gaps(self) -> int:
@@ -54,6 +56,8 @@ class State:
     """The newest lake entry that told of a writer."""
     past_gaps: int = 0
     """Numbers missing of writers that were forgotten."""
+    begun: dict[str, int] = field(default_factory=dict)
+    """The lake entry in which a limit ended the poll, and how many of its files are done with."""
 
     def account(self, writer: str) -> Account:
         return self.accounts.setdefault(writer, Account())
@@ -64,6 +68,31 @@ class State:
     @property
     def gaps(self) -> int:
         return self.past_gaps + sum(account.gaps for account in self.accounts.values())
+
+    def has(self, numbers: Ranges) -> bool:
+        """All of `numbers` were seen."""
+        return all(self.account(writer).seen.covers(*each) for writer, own in numbers.items() for each in own)
+
+    def is_new(self, numbers: Ranges, rows: int) -> bool:
+        """None of `numbers` was seen, and `rows` is how many they are."""
+        return rows == sum(end - start for own in numbers.values() for start, end in own) and not any(
+            self.account(writer).seen.overlaps(*each) for writer, own in numbers.items() for each in own
+        )
+
+    def meet(self, numbers: Ranges, rows: int, moved: bool) -> int:
+        """`rows` of `numbers` stand in a lake file: mark them as seen; how many of them are duplicates.
+
+        What another lake file had is one, and so is what was read from the spool, unless it has `moved`: the
+        segments of this file were read before they became it.
+        """
+        again = 0
+        for writer, own in numbers.items():
+            account = self.account(writer)
+            for start, end in own:
+                again += account.laid.overlaps(start, end) if moved else account.seen.overlaps(start, end)
+                account.laid.add_range(start, end)
+                account.seen.add_range(start, end)
+        return min(again, rows)
 
     def forget(self, before: str, living: Container[str]) -> None:
         """Drop writers of whom no lake entry told since the one named `before`, but their gaps: each process
@@ -85,11 +114,13 @@ class State:
                     writer: [each.first, each.offered, each.seen.ranges()]
                     for writer, each in self.accounts.items()
                 },
+                "laid": {writer: each.laid.ranges() for writer, each in self.accounts.items()},
                 "types": self.types,
                 "entries": [self.entries_from, sorted(self.entries)],
                 "offsets": self.offsets,
                 "last": self.last,
                 "past": self.past_gaps,
+                "begun": self.begun,
             }
         )
 
@@ -102,10 +133,11 @@ def load_cursor(cursor: bytes | None) -> State:
         data: dict[str, Any] = msgspec.msgpack.decode(cursor)
         if data["v"] != CURSOR_VERSION:
             raise ValueError("version")
+        laid = data.get("laid", {})
         return State(
             {writer: Position(*at) for writer, at in data["at"].items()},
             {
-                writer: Account(Seen(ranges), first, offered)
+                writer: Account(Seen(ranges), first, offered, Seen(laid.get(writer, ())))
                 for writer, (first, offered, ranges) in data["seen"].items()
             },
             {name: dict(types) for name, types in data["types"].items()},
@@ -114,6 +146,7 @@ def load_cursor(cursor: bytes | None) -> State:
             dict(data["offsets"]),
             dict(data.get("last", {})),
             data.get("past", 0),
+            dict(data.get("begun", {})),
         )
     except (msgspec.DecodeError, KeyError, TypeError, ValueError, IndexError):
         raise UnreadableError(

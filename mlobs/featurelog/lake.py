@@ -11,15 +11,21 @@ time.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import IO, Any, Final
 from urllib.parse import quote
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mlobs.errors import Problem, UnavailableError
+from mlobs.featurelog.bloom import may_hold, xxh64
+from mlobs.featurelog.sequences import Ranges
 from mlobs.featurelog.storage import Storage
 
 LAKE_VERSION: Final = 1
@@ -27,12 +33,16 @@ MANIFEST: Final = "lake/manifest"
 PENDING: Final = "lake/pending"
 LABELS_FOLDER: Final = "lake/labels"
 
+LATE_COMMITS: Final = 6 * 3600.0
+"""Seconds by which the clocks of committing machines may differ."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STAMP: Final = "%Y%m%dT%H%M%S%f"
 _UNIQUE: Final = frozenset({"event_id", "prediction_id", "trace_id", "span_id"})
-
-Ranges = dict[str, list[tuple[int, int]]]
-"""Sequence numbers by writer, as half-open ranges."""
+_SOUGHT: Final = ("prediction_id", "trace_id")
+"""Of records: calls are looked up by these."""
+_WRITES_BLOOM: Final = "bloom_filter_options" in inspect.signature(pq.write_table).parameters
+_FALSE_HITS: Final = 0.01
 
 
 class LakeFile(msgspec.Struct, frozen=True):
@@ -111,6 +121,25 @@ class Lake:
         """The rows of the file of that name; raises as `table`."""
         return pq.read_table(pa.BufferReader(self.storage.read(name)))
 
+    def rows_with(self, file: LakeFile, wanted: Mapping[str, Collection[str]]) -> pa.Table | None:
+        """The rows whose column `name` is one of `wanted[name]`, for any name; None without one.
+
+        Costs a few KB of a file whose Bloom filters hold none of them, the columns `wanted` of any other,
+        and the rest for rows that are there. Raises FileNotFoundError, OSError, pa.ArrowException.
+        """
+        with self.storage.open(file.name) as handle:
+            parquet = pq.ParquetFile(handle)
+            names = _may_hold(handle, parquet.metadata, wanted)
+            if not names:
+                return None
+            columns = parquet.read(columns=names)
+            hits = np.zeros(len(columns), bool)
+            for name in names:
+                hits |= np.asarray(
+                    pc.is_in(columns.column(name), pa.array(sorted(wanted[name]), pa.string()))
+                )
+            return parquet.read().filter(pa.array(hits)) if hits.any() else None
+
 
 def stamp(at: float) -> str:
     """`at` (seconds) as entry names begin with it: they sort by time."""
@@ -151,24 +180,50 @@ def partition(model: str | None, hour: int) -> str:
     return f"{head}/date={at:%Y-%m-%d}/hour={at:%H}"
 
 
+def _may_hold(handle: IO[bytes], metadata: Any, names: Mapping[str, Collection[str]]) -> list[str]:
+    """Of the columns `names` those that may hold one of their values: all for which no Bloom filter tells."""
+    places = {place: metadata.schema.column(place).path for place in range(metadata.num_columns)}
+    found = []
+    for place, name in places.items():
+        hashes = [xxh64(each.encode()) for each in names.get(name, ())]
+        groups = (metadata.row_group(group).column(place) for group in range(metadata.num_row_groups))
+        if hashes and any(_group_may_hold(handle, column, hashes) for column in groups):
+            found.append(name)
+    return found
+
+
+def _group_may_hold(handle: IO[bytes], column: Any, hashes: list[int]) -> bool:
+    if column.bloom_filter_offset is None or column.bloom_filter_length is None:
+        return True
+    handle.seek(column.bloom_filter_offset)
+    try:
+        return may_hold(handle.read(column.bloom_filter_length), hashes)
+    except ValueError:
+        return True
+
+
 def parquet_bytes(table: pa.Table) -> bytes:
-    """The table as a Parquet file: zstd, text as dictionaries, numbers split by byte."""
+    """The table as a Parquet file: zstd, text as dictionaries, Bloom filters for the ids of calls."""
     empty = [field.name for field in table.schema if pa.types.is_struct(field.type) and not list(field.type)]
     table = table.drop_columns(empty)  # Parquet has no struct without children
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, **writer_options(table.schema))
+    pq.write_table(table, sink, **writer_options(table.schema), **_filters(table))
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def _filters(table: pa.Table) -> dict[str, Any]:
+    """Bloom filters for the ids of calls, where this pyarrow writes them: one to four bytes a row each."""
+    if not _WRITES_BLOOM or not len(table) or not set(_SOUGHT) <= set(table.column_names):
+        return {}  # labels are not looked up
+    sized = {"ndv": len(table), "fpp": _FALSE_HITS}
+    there = [name for name in _SOUGHT if table.column(name).null_count < len(table)]
+    return {"bloom_filter_options": dict.fromkeys(there, sized)} if there else {}
 
 
 def writer_options(schema: pa.Schema) -> dict[str, Any]:
     text: list[str] = []
     for field in schema:
-        if pa.types.is_string(field.type) and field.name not in (
-            "event_id",
-            "prediction_id",
-            "trace_id",
-            "span_id",
-        ):
+        if pa.types.is_string(field.type) and field.name not in _UNIQUE:
             text.append(field.name)
         elif pa.types.is_struct(field.type):
             text += [f"{field.name}.{inner.name}" for inner in field.type if pa.types.is_string(inner.type)]

@@ -11,43 +11,30 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mlobs.featurelog.aliases import NONE, Aliases, aliases_of, renamed, under_both
-from mlobs.featurelog.columns import LABEL_COLUMNS, RECORD_COLUMNS, Part, combine, kept_rows, table
-from mlobs.featurelog.cursor import Account, State, load_cursor
+from mlobs.featurelog.columns import LABEL_COLUMNS, RECORD_COLUMNS, Part, combine, kept_rows
+from mlobs.featurelog.cursor import State, load_cursor
 from mlobs.featurelog.frames import LABELS, RECORDS
 from mlobs.featurelog.kafka import SCHEME, parse_address
 from mlobs.featurelog.kafkasource import KafkaSource
-from mlobs.featurelog.lake import Entry, Lake, LakeFile, commit_time, stamp
-from mlobs.featurelog.segments import (
-    Counts,
-    GoneError,
-    fresh,
-    model_of,
-    segment_blocks,
-    spool_blocks,
-    times_of,
-)
+from mlobs.featurelog.lake import LATE_COMMITS, Entry, Lake, LakeFile, commit_time, stamp
+from mlobs.featurelog.lookback import LOOKS, Places, find, scan
+from mlobs.featurelog.segments import Counts, built, fresh, model_of, spool_blocks
 from mlobs.featurelog.spool import Segment, list_segments
 from mlobs.featurelog.storage import NoStorage, open_storage
 from mlobs.records import FeatureRecord
 from mlobs.settings import Settings
 
-_BROKEN: Final = (ValueError, TypeError, KeyError, IndexError, pa.ArrowException)
-_LATE_COMMITS: Final = 6 * 3600.0
-"""Seconds by which the clocks of committing machines may differ."""
 _REMEMBERED: Final = 7 * 86400.0
 """Seconds of commits for which a writer is remembered after its last one."""
-_LAST_TIME: Final = 253402300799.0
-"""The last second of 9999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,24 +139,17 @@ class LogReader:
         start: float = -math.inf,
         end: float = math.inf,
         limit: int = 100,
+        looks: int = LOOKS,
     ) -> list[FeatureRecord]:
         """Records by trace or prediction id whose event time lies in `[start, end]`: evidence for a page.
 
-        The newest first to be looked at; each once, by time. What masking changed is as the log has it.
+        Each once, by time. What masking changed is as the log has it. At most `looks` files are opened and a
+        GiB of the spool searched, beginning with the newest, or with an `end` at `start`: of what is further
+        away nothing is found. An id that is not there costs a few KB a file.
         """
         wanted = {"trace_id": set(trace_ids), "prediction_id": set(prediction_ids)}
-        found: dict[str, FeatureRecord] = {}
-        if not any(wanted.values()):
-            return []
-        for one in self._newest_first(start, end, ""):
-            hits = [
-                pc.is_in(one.column(name), pa.array(sorted(ids), pa.string())) for name, ids in wanted.items()
-            ]
-            for row in one.filter(pc.or_(*hits)).to_pylist():
-                found.setdefault(row["event_id"], _as_record(row))
-            if len(found) >= limit:
-                break
-        return sorted(found.values(), key=lambda record: record.event_time)[:limit]
+        wanted = {name: ids for name, ids in wanted.items() if ids}
+        return find(self._places(), wanted, start, end, limit, looks) if wanted else []
 
     def scan(self, start: float, end: float, model: str = "", limit: int = 20_000) -> pa.Table:
         """The newest `limit` records with event time in `[start, end]`, by time; `model` "" is all of them.
@@ -178,24 +158,12 @@ class LogReader:
         time is known and lies outside is not opened; nor is, once there are enough, what ended before all of
         them. So the rows of several writers are the newest of all, not those of the last to have written.
         """
-        tables, times, floor = [table([], RECORD_COLUMNS, {})], np.zeros(0), [-math.inf]
-        seen: set[str] = set()
-        for one in self._newest_first(start, end, model, lambda: floor[0]):
-            ids = one.column("event_id").to_pylist()
-            fresh_rows = [each not in seen for each in ids]
-            if not all(fresh_rows):
-                one = one.filter(pa.array(fresh_rows))
-            seen.update(ids)
-            tables.append(one)
-            own = np.asarray(one.column("event_time").to_numpy(), dtype=float)
-            times = np.concatenate([times, np.where(np.isnan(own), -math.inf, own)])
-            if 0 < limit <= len(times):
-                times = np.partition(times, len(times) - limit)[-limit:]
-                floor[0] = float(times[0])
-        found = combine(tables, RECORD_COLUMNS, {}).sort_by("event_time")
-        return found.slice(max(0, len(found) - limit))
+        return scan(self._places(), start, end, model, limit)
 
     # -- polling ------------------------------------------------------------------------------------
+
+    def _places(self) -> Places:
+        return Places(self._segments, self.lake, self._aliases, self._spans)
 
     def _segments(self) -> list[Segment]:
         return [] if self.folder is None else list_segments(self.folder)
@@ -214,25 +182,24 @@ class LogReader:
             state.entries.add(name)
             state.last.update(dict.fromkeys(entry.offered, name))
         if names:
-            bound = max(0.0, commit_time(max(names)) - _LATE_COMMITS)
+            bound = max(0.0, commit_time(max(names)) - LATE_COMMITS)
             state.entries_from = max(state.entries_from, stamp(bound))
             state.entries = {name for name in state.entries if name >= state.entries_from}
+            state.begun = {name: at for name, at in state.begun.items() if name >= state.entries_from}
         return True
 
     def _poll_entry(self, entry: Entry, state: State, counts: Counts, found: _Found) -> bool:
         for writer, ranges in entry.gone.items():
             for start, end in ranges:
                 state.account(writer).seen.add_range(start, end)
-        again = not _read_in_spool(entry, state)
-        for file in entry.files:
-            if all(
-                state.account(writer).seen.covers(*each)
-                for writer, own in file.numbers.items()
-                for each in own
-            ):
-                counts.duplicates += file.rows if again else 0
+        moved = _read_in_spool(entry, state)
+        done = state.begun.pop(entry.name, 0)
+        for place, file in enumerate(entry.files[done:], done):
+            if state.has(file.numbers):
+                counts.duplicates += state.meet(file.numbers, file.rows, moved)
                 continue
             if found.full():
+                state.begun[entry.name] = place
                 return False
             try:
                 one = self.lake.table(file)
@@ -241,9 +208,7 @@ class LogReader:
             except pa.ArrowException:
                 counts.unreadable += 1
                 continue
-            new = _unseen(one, state)
-            counts.duplicates += len(one) - len(new) if again else 0
-            found.add_table(file.model, new)
+            found.add_table(file.model, _new(one, file, state, moved, counts))
         for writer, offered in entry.offered.items():
             account = state.account(writer)
             # Of a writer that we heard of before, what is missing below is a gap: a broken file perhaps.
@@ -270,63 +235,6 @@ class LogReader:
                 found.add_part(None if read.kind == LABELS else model_of(read.block), part)
                 if found.full():
                     return
-
-    # -- looking back -------------------------------------------------------------------------------
-
-    def _newest_first(
-        self, start: float, end: float, model: str, floor: Callable[[], float] = lambda: -math.inf
-    ) -> Iterable[pa.Table]:
-        """Tables of rows within the time range, of the newest segment or file first; without those that ended
-        before `floor()`: a segment at the latest when it was last written to.
-        """
-        for segment in sorted(self._segments(), key=_age):
-            span = self._spans.get(segment.name)
-            if not _overlaps(span, start, end):
-                continue
-            if (_written(segment) if span is None else span[1]) < floor():
-                continue
-            parts, span = _parts_within(segment, start, end, model)
-            if segment.sealed and span is not None:
-                self._spans[segment.name] = span
-            if parts:
-                yield self._in_force(_build(parts, RECORD_COLUMNS, {}, Counts()), model)
-        for file in self._files_newest_first(lambda: max(start, floor())):
-            if (
-                file.model is None
-                or model not in ("", file.model)
-                or not _overlaps((file.start, file.end), max(start, floor()), end)
-            ):
-                continue
-            try:
-                one = combine([self.lake.table(file)], RECORD_COLUMNS, {})
-            except (FileNotFoundError, pa.ArrowException):
-                continue  # expired, or broken: a poll counts it
-            times = one.column("event_time")
-            inside = one.filter(pc.and_(pc.greater_equal(times, start), pc.less_equal(times, end)))
-            yield self._in_force(inside, file.model)
-
-    def _in_force(self, one: pa.Table, model: str) -> pa.Table:
-        """Features under the names in force; of a table of all models those of each."""
-        if not self._aliases:
-            return one
-        if model:
-            return renamed(one, self._aliases.get(model, NONE), {})
-        parts = [
-            renamed(one.filter(pc.equal(one.column("model"), each)), self._aliases.get(each, NONE), {})
-            for each in one.column("model").unique().to_pylist()
-        ]
-        return combine(parts, RECORD_COLUMNS, {}) if parts else one
-
-    def _files_newest_first(self, since: Callable[[], float]) -> Iterator[LakeFile]:
-        """Files of the entry that was committed last first. One from before `since()`, by its name, is not
-        even fetched: what it holds is older, were the clock that dated it hours behind.
-        """
-        for name in reversed(self.lake.names()):
-            if name < stamp(min(max(0.0, since() - _LATE_COMMITS), _LAST_TIME)):
-                return
-            entry = self.lake.entry(name)
-            if entry is not None:
-                yield from sorted(entry.files, key=lambda file: -file.end)
 
 
 def reader_of(settings: Settings) -> LogReader | None:
@@ -373,30 +281,13 @@ class _Found:
         if aliases:
             known = under_both(types, aliases)
             if parts:
-                tables = [*tables, _build(parts, columns, known, counts)]
+                tables = [*tables, built(parts, columns, known, counts)]
             return combine([renamed(each, aliases, types) for each in tables], columns, types)
         if not tables:
-            return _build(parts, columns, types, counts)
+            return built(parts, columns, types, counts)
         if parts:
-            tables = [*tables, _build(parts, columns, dict(types), counts)]
+            tables = [*tables, built(parts, columns, dict(types), counts)]
         return combine(tables, columns, types)
-
-
-def _build(
-    parts: list[Part], columns: Mapping[str, str | None], types: dict[str, str], counts: Counts
-) -> pa.Table:
-    """The table of the parts; where a broken block spoils it, that block is left out and counted."""
-    try:
-        return table(parts, columns, types)
-    except _BROKEN:
-        good = []
-        for part in parts:
-            try:
-                table([part], columns, {})
-                good.append(part)
-            except _BROKEN:
-                counts.unreadable += 1
-        return table(good, columns, types)
 
 
 def _read_in_spool(entry: Entry, state: State) -> bool:
@@ -409,69 +300,18 @@ def _read_in_spool(entry: Entry, state: State) -> bool:
     return False
 
 
-def _unseen(one: pa.Table, state: State) -> pa.Table:
-    """The rows of a lake file that the cursor has not seen; marks them as seen."""
+def _new(one: pa.Table, file: LakeFile, state: State, moved: bool, counts: Counts) -> pa.Table:
+    """The rows of a lake file that the cursor has not seen; marks them as seen, and counts the others where
+    they are there twice.
+    """
+    if state.is_new(file.numbers, len(one)):
+        state.meet(file.numbers, len(one), moved)
+        return one
     ids = one.column("event_id").to_pylist()
-    accounts: dict[str, Account] = {}
     keep = np.ones(len(ids), bool)
     for row, event_id in enumerate(ids):
         writer, _, number = event_id.rpartition("-")
-        account = accounts.get(writer)
-        if account is None:
-            account = accounts[writer] = state.account(writer)
-        keep[row] = account.seen.add(int(number))
+        at = int(number)
+        keep[row] = at not in state.account(writer).seen
+        counts.duplicates += state.meet({writer: [(at, at + 1)]}, 1, moved)
     return one if keep.all() else one.filter(pa.array(keep))
-
-
-def _parts_within(
-    segment: Segment, start: float, end: float, model: str
-) -> tuple[list[Part], tuple[float, float] | None]:
-    """Blocks of a segment that have rows in the time range, and the span of its event times when it was
-    readable.
-    """
-    counts, parts = Counts(), []
-    low, high = math.inf, -math.inf
-    try:
-        for read in segment_blocks(segment, 0, counts, grows=True):
-            if read.kind != RECORDS or not read.block["n"]:
-                continue
-            times = times_of(read.block)
-            low, high = float(np.fmin.reduce(times, initial=low)), float(np.fmax.reduce(times, initial=high))
-            inside = (times >= start) & (times <= end)
-            if inside.any() and model in ("", model_of(read.block)):
-                parts.append(Part(read.block, inside))
-    except (GoneError, OSError):
-        return parts, None
-    return parts, (low, high)
-
-
-def _age(segment: Segment) -> float:
-    """Sorts the segment that was written to last to the front."""
-    try:
-        return -segment.path.stat().st_mtime
-    except OSError:
-        return 0.0  # sealed or gone since it was listed
-
-
-def _written(segment: Segment) -> float:
-    """When the segment was last written to, seconds; infinity where that cannot be told any more."""
-    return -_age(segment) or math.inf
-
-
-def _overlaps(span: tuple[float, float] | None, start: float, end: float) -> bool:
-    return span is None or (span[0] <= end and span[1] >= start)
-
-
-def _as_record(row: Mapping[str, Any]) -> FeatureRecord:
-    own = {name: value for name, value in row.items() if name in FeatureRecord._fields and value is not None}
-    own["features"] = dict(row["features"] or {})
-    stages = row["stage_durations_s"] or {}
-    own["stage_durations_s"] = {name: value for name, value in stages.items() if value is not None}
-    return FeatureRecord(**{**_ABSENT, **own})
-
-
-_ABSENT: Final[dict[str, Any]] = {
-    **dict.fromkeys(("event_id", "prediction_id", "service", "model", "model_version", "outcome"), ""),
-    **dict.fromkeys(("prediction", "decision")),
-    **dict.fromkeys(("event_time", "duration_s"), 0.0),
-}

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from mlobs.featurelog.blocks import Block, block_numbers, gone_numbers, unpack_block, unpack_column
-from mlobs.featurelog.columns import Part
+from mlobs.featurelog.columns import Part, table
 from mlobs.featurelog.cursor import Account, Position
 from mlobs.featurelog.frames import END, LABELS, RECORDS, Damage, unpack
 from mlobs.featurelog.spool import OPEN, SEALED, Segment
 
 KNOWN_KINDS: Final = frozenset({RECORDS, LABELS, END})
+_BROKEN: Final = (ValueError, TypeError, KeyError, IndexError, pa.ArrowException)
 
 
 @dataclass(slots=True)
@@ -104,7 +106,7 @@ def _missed(later: Segment, number: int, moved: Container[str]) -> bool:
 
 def segment_blocks(segment: Segment, start: int, counts: Counts, grows: bool) -> Iterator[Read]:
     """The blocks of one segment from byte `start` on. Raises GoneError, OSError."""
-    for frame in unpack(_read_from(segment.path, start)):
+    for frame in unpack(read_from(segment.path, start)):
         if isinstance(frame, Damage):
             if not frame.torn:
                 counts.unreadable += 1
@@ -120,8 +122,8 @@ def segment_blocks(segment: Segment, start: int, counts: Counts, grows: bool) ->
         yield Read(frame.kind, block, segment, start + frame.end)
 
 
-def _read_from(path: Path, start: int) -> bytes:
-    """The file from byte `start` on, by its name of before or after sealing."""
+def read_from(path: Path, start: int = 0) -> bytes:
+    """The file from byte `start` on, by its name of before or after sealing. Raises GoneError, OSError."""
     for candidate in (path, path.with_suffix(SEALED), path.with_suffix(OPEN)):
         try:
             with candidate.open("rb") as handle:
@@ -153,6 +155,23 @@ def fresh(block: Block, account: Account, first_segment: bool, counts: Counts) -
     if not new:
         return None
     return Part(block, None if new == rows else keep)
+
+
+def built(
+    parts: list[Part], columns: Mapping[str, str | None], types: dict[str, str], counts: Counts
+) -> pa.Table:
+    """The table of the parts; where a broken block spoils it, that block is left out and counted."""
+    try:
+        return table(parts, columns, types)
+    except _BROKEN:
+        good = []
+        for part in parts:
+            try:
+                table([part], columns, {})
+                good.append(part)
+            except _BROKEN:
+                counts.unreadable += 1
+        return table(good, columns, types)
 
 
 def model_of(block: Block) -> str:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
+Ranges = dict[str, list[tuple[int, int]]]
+"""Sequence numbers by writer, as half-open ranges."""
+
 
 class Seen:
     """A set of numbers as sorted, disjoint, non-adjacent half-open ranges. `add` costs O(log ranges)."""

@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from mlobs.errors import ConfigError, MissingExtraError, Problem, UnavailableError, shown
@@ -33,6 +33,9 @@ class Storage(Protocol):
 
     def read(self, name: str) -> bytes:
         """The whole file. Raises FileNotFoundError."""
+
+    def open(self, name: str) -> IO[bytes]:
+        """The file, to read parts of it; the caller closes it. Raises FileNotFoundError."""
 
     def write(self, name: str, data: bytes) -> None:
         """The file appears whole, durable and in the place of an older one."""
@@ -62,6 +65,9 @@ class DiskStorage:
 
     def read(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
+
+    def open(self, name: str) -> IO[bytes]:
+        return (self.root / name).open("rb")
 
     def write(self, name: str, data: bytes) -> None:
         path = self.root / name
@@ -139,6 +145,9 @@ class S3Storage:
 
         return self._try(get, f"{self._root}/{name}")
 
+    def open(self, name: str) -> IO[bytes]:
+        return self._try(self._fs.open_input_file, f"{self._root}/{name}")
+
     def write(self, name: str, data: bytes) -> None:
         def put(path: str) -> None:
             with self._fs.open_output_stream(path) as handle:
@@ -178,6 +187,9 @@ class NoStorage:
         return []
 
     def read(self, name: str) -> bytes:
+        raise FileNotFoundError(name)
+
+    def open(self, name: str) -> IO[bytes]:
         raise FileNotFoundError(name)
 
     def write(self, name: str, data: bytes) -> None:  # noqa: ARG002 - of Storage

@@ -211,6 +211,7 @@ def _trace(one: TraceFinding) -> TraceFinding:
         web_link(one.url),
         clean(one.segment, 80),
         clean(one.shows, 80),
+        finite(one.at),
     )
 
 

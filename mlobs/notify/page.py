@@ -68,6 +68,8 @@ class TraceFinding:
     segment: str = ""
     shows: str = ""
     """What of the call is to be seen: `temp -8.9`."""
+    at: float | None = None
+    """When it was, seconds: a log of months is looked at there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from mlobs.names import OK
 from mlobs.notify.page import PageParts, SegmentHit, StageFinding, TraceFinding
+from mlobs.service.keptcalls import call_link
 
 TRACES = 5
 SEGMENTS = 3
@@ -36,6 +37,7 @@ class Calls:
     version: list[str | None]
     trace_id: list[str | None]
     prediction_id: list[str]
+    event_time: list[float | None]
 
     def __len__(self) -> int:
         return len(self.duration)
@@ -57,6 +59,7 @@ def calls_of(table: pa.Table, threshold: float | None) -> Calls:
         table["model_version"].to_pylist(),
         table["trace_id"].to_pylist(),
         table["prediction_id"].to_pylist(),
+        table["event_time"].to_pylist(),
     )
 
 
@@ -131,15 +134,16 @@ def _traces(calls: Calls, link: str) -> tuple[TraceFinding, ...]:
         stages = {
             name: float(seconds[row]) for name, seconds in calls.stages.items() if not np.isnan(seconds[row])
         }
-        url = f"{link}/calls/{trace_id}" if link else ""
+        at = calls.event_time[row]
         found.append(
             TraceFinding(
                 trace_id,
                 calls.prediction_id[row],
                 float(calls.duration[row]),
                 stages,
-                url,
+                call_link(link, trace_id, at),
                 calls.segment[row] or "",
+                at=at,
             )
         )
         if len(found) == TRACES:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlobs.notify.page import TraceFinding
+from mlobs.service.keptcalls import call_link
 
 MOST = 5
 LOOKED_AT = 3
@@ -111,15 +112,16 @@ def _stages(table: pa.Table) -> _Stages:
 
 def _finding(table: pa.Table, row: int, stages: _Stages, broken: Sequence[Broken], link: str) -> TraceFinding:
     trace_id = str(table["trace_id"][row].as_py())
-    duration = table["duration_s"][row].as_py()
+    duration, at = table["duration_s"][row].as_py(), table["event_time"][row].as_py()
     return TraceFinding(
         trace_id,
         str(table["prediction_id"][row].as_py() or ""),
         float(duration) if duration is not None else None,
         {name: float(one[row]) for name, one in stages.seconds.items() if not np.isnan(one[row])},
-        f"{link}/calls/{trace_id}" if link else "",
+        call_link(link, trace_id, at),
         str(table["segment"][row].as_py() or ""),
         ", ".join(_shown(table, row, one.feature) for one in broken[:LOOKED_AT]),
+        at,
     )
 
 

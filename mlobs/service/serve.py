@@ -21,10 +21,10 @@ from mlobs.notify.desk import Desk
 from mlobs.notify.routing import without_fallback
 from mlobs.notify.tables import SCHEMA as NOTIFY_SCHEMA
 from mlobs.notify.upstream import Reconciler
-from mlobs.records import FeatureRecord
 from mlobs.service import Service, canaries, with_own_address
 from mlobs.service.compaction import Compactor
 from mlobs.service.enrichers import enrichers
+from mlobs.service.keptcalls import call_finder
 from mlobs.service.listening import Fetcher, Ticker, bind, end_in_order, listen
 from mlobs.service.paging import mount
 from mlobs.settings import Settings
@@ -105,11 +105,6 @@ def serve(config: Path) -> None:
         if missing:
             log.warning("%s", missing)
         service = wire(settings, store, fetch)
-        reader = reader_of(settings)
-
-        def find_call(key: str) -> FeatureRecord | None:
-            found = reader.find(trace_ids=[key], prediction_ids=[key], limit=1) if reader is not None else []
-            return found[0] if found else None
 
         trials = canaries.Canaries(
             settings, store, fetch, service.registry, canaries.post_json,
@@ -121,7 +116,7 @@ def serve(config: Path) -> None:
             trials.tick(now)
             return service.tick(now)
 
-        app = create_app(settings, store, service.registry, tick, find_call=find_call)
+        app = create_app(settings, store, service.registry, tick, find_call=call_finder(reader_of(settings)))
         mount(app, OnCall(settings, store, service.desk), lambda: service.now)
         canaries.mount(app, trials)
         log.info("mlobs serve: http://%s:%d", host, port)

@@ -19,6 +19,8 @@ from mlobs.web.shapes import count_states, headline
 WINDOWS = 31
 """Windows of the heat map where nobody asks for another number."""
 MOST_WINDOWS = 400
+_LAST_TIME = 253402300799.0
+"""The last second of 9999."""
 
 
 class Api:
@@ -99,7 +101,7 @@ class Api:
 
     def call(self, request: Request) -> Response:
         key = request.path_params["key"]
-        found = self._views.call(key)
+        found = self._views.call(key, moment_of(request))
         return JSONResponse(plain(found)) if found is not None else _missing("kept call", key)
 
     def pipelines(self, _request: Request) -> Response:
@@ -134,3 +136,12 @@ def revision(*values: Any) -> str:
 
 def _missing(what: str, key: str) -> Response:
     return JSONResponse({"error": f"no {what} {key[:80]!r}"}, status_code=404)
+
+
+def moment_of(request: Request) -> float | None:
+    """`?at=`, seconds; None for none, and for what is none."""
+    try:
+        at = float(request.query_params["at"])
+    except (KeyError, ValueError):
+        return None
+    return at if 0.0 <= at <= _LAST_TIME else None

@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from mlobs.records import FeatureRecord
 from mlobs.settings import Settings
 from mlobs.store import Store
 from mlobs.web import assets
@@ -23,7 +22,7 @@ from mlobs.web.guard import Guard
 from mlobs.web.model import Views
 from mlobs.web.pages import Pages
 from mlobs.web.tick import Tick, TickEndpoint
-from mlobs.web.views import StoreViews
+from mlobs.web.views import FindCall, StoreViews
 
 
 def create_app(
@@ -32,16 +31,17 @@ def create_app(
     registry: CollectorRegistry,
     tick: Tick,
     *,
-    find_call: Callable[[str], FeatureRecord | None] | None = None,
+    find_call: FindCall | None = None,
     reached: Callable[[], float | None] | None = None,
     views: Views | None = None,
 ) -> Starlette:
     """The app that `mlobs serve` listens with.
 
     `tick(now)` advances the stages and says what that did; it is called in a worker thread, once at a
-    time, and only by `POST /api/tick` with `clock: driven`. `find_call(id)` gives the kept call of a
-    prediction or trace id; `reached()` the event time of the last tick, which otherwise is told by the last
-    evaluation. `views` replaces what is read from the store (for tests).
+    time, and only by `POST /api/tick` with `clock: driven`. `find_call(id, at)` gives the kept call of a
+    prediction or trace id, of about the time `at` where that is known; `reached()` the event time of the last
+    tick, which otherwise is told by the last evaluation. `views` replaces what is read from the store (for
+    tests).
     """
     source = views if views is not None else StoreViews(settings, store, registry, find_call, reached)
     pages = Pages(source)

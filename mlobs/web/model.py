@@ -159,10 +159,11 @@ class Detail:
 
 @dataclass(frozen=True, slots=True)
 class CallLink:
-    """A kept call that shows an incident: `key` is its prediction or trace id."""
+    """A kept call that shows an incident: `key` is its prediction or trace id, `at` its time in seconds."""
 
     key: str
     text: str = ""
+    at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +232,7 @@ class Views(Protocol):
 
     def incident(self, key: str) -> IncidentView | None: ...
 
-    def call(self, key: str) -> FeatureRecord | None: ...
+    def call(self, key: str, at: float | None) -> FeatureRecord | None: ...
 
     def pipelines(self) -> Sequence[Ledger]: ...
 

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from mlobs.web import shapes, words
-from mlobs.web.api import MOST_WINDOWS, WINDOWS
+from mlobs.web.api import MOST_WINDOWS, WINDOWS, moment_of
 from mlobs.web.assets import asset_url, style_ids
 from mlobs.web.model import DriftView, IncidentView, StatusView, Views
 
@@ -125,9 +125,12 @@ class Pages:
 
     def call(self, request: Request) -> Response:
         key = request.path_params["key"]
-        found = self._views.call(key)
+        at = moment_of(request)
+        found = self._views.call(key, at)
         if found is None:
-            return self.missing(request, f"no kept call {key[:80]!r}: not sampled, or already removed")
+            where = "in the newest part of the log" if at is None else f"within an hour of {at:.0f}"
+            why = f"no kept call {key[:80]!r} {where}: not sampled, already removed, or of another time"
+            return self.missing(request, f"{why} (?at=seconds looks there)")
         return self._page(
             request, "call.html", self._views.status(), call=found, bars=shapes.waterfall(found), key=key
         )

@@ -36,7 +36,7 @@ from mlobs.web.model import (
     TimelineEntry,
 )
 
-FindCall = Callable[[str], FeatureRecord | None]
+FindCall = Callable[[str, float | None], FeatureRecord | None]
 
 _HISTORY_POINTS = 300
 _SLICE_NAMES = {60.0: "minutes", 3600.0: "hours", float(DAY): "days", 7.0 * DAY: "weeks"}
@@ -131,8 +131,8 @@ class StoreViews:
 
     # -- the rest ---------------------------------------------------------------------------------------
 
-    def call(self, key: str) -> FeatureRecord | None:
-        return self._find_call(key) if self._find_call is not None else None
+    def call(self, key: str, at: float | None) -> FeatureRecord | None:
+        return self._find_call(key, at) if self._find_call is not None else None
 
     def pipelines(self) -> Sequence[Ledger]:
         return ledgers(self._registry.collect())
@@ -293,7 +293,7 @@ def incident_story(story: notify_read.IncidentStory) -> IncidentView:
         timeline=tuple(TimelineEntry(e.at, e.kind, e.text, e.source) for e in story.timeline),
         pages=tuple(page_view(sent) for sent in story.pages),
         calls=tuple(
-            CallLink(trace.trace_id or trace.prediction_id, trace.segment)
+            CallLink(trace.trace_id or trace.prediction_id, trace.segment, trace.at)
             for trace in page.traces
             if trace.trace_id or trace.prediction_id
         ),

@@ -3,10 +3,12 @@
 import itertools
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -394,6 +396,82 @@ def test_writers_that_ended_long_ago_leave_the_cursor_but_for_their_gaps(tmp_pat
     chunk = LogReader(tmp_path).poll(chunk.cursor)
     assert (ids(chunk.records), chunk.stats.gaps, chunk.stats.duplicates) == (["p101"], gaps, 0)
     assert sorted(found) == sorted({*found}), "once each"
+
+
+def read_in_chunks(
+    reader: LogReader, cursor: bytes | None, limit: int
+) -> tuple[list[str], Counter[str], bytes]:
+    """Ids, and what was counted on the way to the end."""
+    found: list[str] = []
+    told: Counter[str] = Counter()
+    while True:
+        chunk = reader.poll(cursor, limit)
+        cursor = chunk.cursor
+        found += ids(chunk.records)
+        for name in ("duplicates", "unreadable", "labels"):
+            told[name] += getattr(chunk.stats, name)
+        told["gaps"] = chunk.stats.gaps
+        if not chunk.more:
+            return found, told, cursor
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+def test_a_commit_of_many_files_that_is_read_in_chunks_is_counted_once(tmp_path: Path, limit: int) -> None:
+    fill(tmp_path, range(40))
+    compact(tmp_path, DiskStorage(tmp_path), NOW)
+    (entry,) = Lake(DiskStorage(tmp_path)).entries()
+    broken = entry.files[3]
+    assert len(entry.files) > 10
+    (tmp_path / broken.name).write_bytes(b"PAR1")
+    found, told, _ = read_in_chunks(LogReader(tmp_path), None, limit)
+    assert len(found) == len({*found})
+    assert len(found) + told["labels"] == 80 - broken.rows
+    assert (told["duplicates"], told["unreadable"], told["gaps"]) == (0, 1, broken.rows)
+
+
+def copied(storage: Storage, entry: Entry, batch: str) -> None:
+    """The files of `entry` once more, as those of another batch: a backup that was put back beside them."""
+    files = []
+    for file in entry.files:
+        name = file.name.replace(entry.batch, batch)
+        storage.write(name, storage.read(file.name))
+        files.append(msgspec.structs.replace(file, name=name))
+    again = msgspec.structs.replace(entry, batch=batch, committed=entry.committed + 1, files=files)
+    storage.write(f"lake/manifest/{again.name}", msgspec.json.encode(again))
+
+
+@pytest.mark.parametrize("limit", [7, 1000])
+@pytest.mark.parametrize("when", ["spool", "lake", "never"])
+def test_an_event_in_two_files_is_counted_whoever_reads(tmp_path: Path, when: str, limit: int) -> None:
+    """By one who read the spool before it moved, by one who read the first file, by one who comes new."""
+    fill(tmp_path, range(40))
+    reader, storage, cursor = LogReader(tmp_path), DiskStorage(tmp_path), None
+    before: list[str] = []
+    if when == "spool":
+        before, told, cursor = read_in_chunks(reader, cursor, limit)
+    compact(tmp_path, storage, NOW)
+    (entry,) = Lake(storage).entries()
+    if when == "lake":
+        before, told, cursor = read_in_chunks(reader, cursor, limit)
+    copied(storage, entry, "00ff")
+    found, told, cursor = read_in_chunks(LogReader(tmp_path), cursor, limit)
+    assert sorted(before + found) == sorted(f"p{number}" for number in range(40))
+    assert (told["duplicates"], told["gaps"]) == (80, 0)
+    copied(storage, msgspec.structs.replace(entry, files=entry.files[:1]), "01ff")
+    found, told, _ = read_in_chunks(LogReader(tmp_path), cursor, limit)
+    assert (found, told["duplicates"]) == ([], entry.files[0].rows)
+
+
+def test_a_cursor_of_before_copies_were_counted_is_gone_on_from(tmp_path: Path) -> None:
+    fill(tmp_path, range(9))
+    compact(tmp_path, DiskStorage(tmp_path), NOW)
+    _, _, cursor = read_in_chunks(LogReader(tmp_path), None, 1000)
+    known = msgspec.msgpack.decode(cursor)
+    older = msgspec.msgpack.encode({key: known[key] for key in known if key not in ("laid", "begun")})
+    fill(tmp_path, range(9, 12))
+    compact(tmp_path, DiskStorage(tmp_path), NOW + 1)
+    found, told, _ = read_in_chunks(LogReader(tmp_path), older, 1000)
+    assert (sorted(found), told["duplicates"], told["gaps"]) == (["p10", "p11", "p9"], 0, 0)
 
 
 class Counted(Lake):

@@ -29,6 +29,7 @@ def calls(rows: int, slow_every: int | None, threshold: float | None = 0.5) -> C
             "model_version": ["v2" if one else "v1" for one in slow],
             "trace_id": [f"t{row}" for row in range(rows)],
             "prediction_id": [f"p{row}" for row in range(rows)],
+            "event_time": [1_700_000_000.4 + row for row in range(rows)],
             "stage_durations_s": pa.array(
                 [{"feature_read": 0.001, "inference": 0.701 if one else 0.001} for one in slow], STAGES
             ),
@@ -52,7 +53,7 @@ def test_without_bad_calls_no_stage_is_blamed() -> None:
 def test_parts_name_five_slowest_traces_and_the_worst_segment_and_are_plain_numbers() -> None:
     parts = serving_parts(calls(1000, 20), calls(1000, None), "http://127.0.0.1:9464")
     assert len(parts.traces) == 5
-    assert parts.traces[0].url == "http://127.0.0.1:9464/calls/t0"
+    assert parts.traces[0].url == "http://127.0.0.1:9464/calls/t0?at=1700000000"
     assert [segment.segment for segment in parts.segments] == ["EWR"]
     assert parts.versions == ("v2",)
     json.dumps(asdict(parts))  # no numpy scalar

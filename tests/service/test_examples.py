@@ -50,7 +50,11 @@ def test_the_least_usual_calls_come_first_with_the_value_that_shows_it() -> None
     found = drifted_calls(now, before, [Broken("temp")], LINK)
     assert len(found) == 5
     assert [one.trace_id for one in found[:2]] == ["t1", "t4"]
-    assert (found[0].shows, found[0].url, found[0].prediction_id) == ("temp -8.9", f"{LINK}/calls/t1", "p1")
+    assert (found[0].shows, found[0].url, found[0].prediction_id) == (
+        "temp -8.9",
+        f"{LINK}/calls/t1?at=1",
+        "p1",
+    )
     assert found[0].stages == {"inference": 0.008}
     json.dumps([asdict(one) for one in found])  # no numpy scalar
 
@@ -161,6 +165,7 @@ def test_a_drift_page_shows_traces_that_resolve_to_their_records(tmp_path: Path)
         assert (record.prediction_id, dict(record.stage_durations_s)) == (trace.prediction_id, trace.stages)
         assert record.features["temp"] < 20  # of the Celsius ones, the far ones
         assert f"temp {record.features['temp']:.4g}" in trace.shows
-        assert trace.url == f"{LINK}/calls/{trace.trace_id}"
+        assert trace.at == record.event_time
+        assert trace.url == f"{LINK}/calls/{trace.trace_id}?at={trace.at:.0f}"
     assert "Traces" in plain(page)
     service.close()

@@ -35,6 +35,7 @@ from mlobs.featurelog.storage import DiskStorage
 from mlobs.sdk import logs, meter, otelspans
 from mlobs.sdk.api import default_runtime
 from mlobs.sdk.collector import make_registry
+from mlobs.service.keptcalls import call_finder
 from mlobs.service.serve import SCHEMAS, wire
 from mlobs.store import open_store
 from mlobs.web.app import create_app
@@ -264,11 +265,8 @@ def paged(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> O
         assert answer["records"] is not None
         reader = LogReader(folder)
 
-        def find_call(key: str) -> Any:
-            return next(iter(reader.find(trace_ids=[key], prediction_ids=[key], limit=1)), None)
-
         client = TestClient(
-            create_app(settings, store, service.registry, service.tick, find_call=find_call),
+            create_app(settings, store, service.registry, service.tick, find_call=call_finder(reader)),
             base_url="http://127.0.0.1:9464",
         )
         listed = client.get("/api/incidents").text

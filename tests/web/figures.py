@@ -298,7 +298,7 @@ class Figures:
     def incident(self, key: str) -> IncidentView | None:
         return next((one for one in self.incident_views if one.id == key), None)
 
-    def call(self, key: str) -> FeatureRecord | None:
+    def call(self, key: str, _at: float | None) -> FeatureRecord | None:
         return self.calls.get(key)
 
     def targets(self) -> Sequence[TargetView]:

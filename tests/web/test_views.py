@@ -27,8 +27,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.fixture
 def ask(bench: Bench) -> Iterator[TestClient]:
-    def find_call(key: str) -> FeatureRecord | None:
-        return CALL if key == CALL.trace_id else None
+    def find_call(key: str, at: float | None) -> FeatureRecord | None:
+        return CALL if key == CALL.trace_id and at in (None, 1.5) else None
 
     app = create_app(bench.settings, bench.store, bench.registry, bench.tick, find_call=find_call)
     with TestClient(app, base_url="http://127.0.0.1:9464", client=("127.0.0.1", 1)) as made:
@@ -110,6 +110,10 @@ def test_kept_calls_and_pipelines_are_found(ask: TestClient) -> None:
     drive(ask, range(2))
     assert ask.get(f"/calls/{CALL.trace_id}").status_code == 200
     assert ask.get("/calls/unknown").status_code == 404
+    for path in (f"/calls/{CALL.trace_id}", f"/api/calls/{CALL.trace_id}"):
+        for at, code in (("1.5", 200), ("2", 404), ("x", 200), ("nan", 200), ("-1e300", 200)):
+            assert ask.get(path, params={"at": at}).status_code == code, (path, at)
+    assert "within an hour of 2:" in ask.get(f"/calls/{CALL.trace_id}?at=2").text
     (pipeline,) = [p for p in ask.get("/api/pipelines").json()["pipelines"] if p["pipeline"] == "drift"]
     assert pipeline["balanced"]
     assert pipeline["offered"] == 800
