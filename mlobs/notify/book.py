@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-from sqlalchemy import Connection, Table, func, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from mlobs.notify import tables
@@ -18,6 +18,17 @@ from mlobs.notify.text import clean
 from mlobs.records import TimelineEvent
 
 _LOCK = "desk"
+
+# Built once: to put a statement together costs more than to run it. What is written is given to `execute`.
+_DUE = (
+    select(tables.incidents.c.document)
+    .where(tables.incidents.c.attention_at <= bindparam("now"))
+    .order_by(tables.incidents.c.opened_at, tables.incidents.c.id)
+)
+_ONE = select(tables.incidents.c.document).where(tables.incidents.c.id == bindparam("incident"))
+_THE_INCIDENT = update(tables.incidents).where(tables.incidents.c.id == bindparam("incident"))
+_NEW_INCIDENT = insert(tables.incidents)
+_NOTE = insert(tables.timeline)
 
 CHANGES = ("deploy", "schema", "reference", "config")
 """Kinds of events that an incident suspects."""
@@ -67,11 +78,7 @@ def load_known(connection: Connection, now: float, since_s: float) -> list[Incid
 
 def load_due(connection: Connection, now: float) -> list[Incident]:
     """Those that asked for attention at `now` or before."""
-    table = tables.incidents
-    rows = connection.execute(
-        select(table.c.document).where(table.c.attention_at <= now).order_by(table.c.opened_at, table.c.id)
-    )
-    return [decode(row.document) for row in rows]
+    return [decode(row.document) for row in connection.execute(_DUE, {"now": now})]
 
 
 def load_bare(connection: Connection, most: int) -> list[Incident]:
@@ -101,8 +108,7 @@ def of_model(connection: Connection, incident: Incident) -> list[Incident]:
 
 
 def load(connection: Connection, incident: str) -> Incident | None:
-    table = tables.incidents
-    row = connection.execute(select(table.c.document).where(table.c.id == incident)).first()
+    row = connection.execute(_ONE, {"incident": incident}).first()
     return decode(row.document) if row else None
 
 
@@ -125,10 +131,8 @@ def save(connection: Connection, incident: Incident, attention_at: float | None)
         "attention_at": attention_at,
         "document": encode(incident),
     }
-    table = tables.incidents
-    changed = connection.execute(update(table).where(table.c.id == incident.id).values(values))
-    if changed.rowcount == 0:
-        connection.execute(insert(table).values(id=incident.id, **values))
+    if connection.execute(_THE_INCIDENT, {"incident": incident.id, **values}).rowcount == 0:
+        connection.execute(_NEW_INCIDENT, {"id": incident.id, **values})
 
 
 def decode(document: str) -> Incident:
@@ -140,17 +144,8 @@ def note(connection: Connection, incident: Incident, at: float, events: Iterable
     for kind, text in events:
         if kind in _RESTLESS and _noted(connection, incident.id) >= MOST_RESTLESS:
             continue
-        connection.execute(
-            insert(tables.timeline).values(
-                incident=incident.id,
-                at=at,
-                kind=kind,
-                service=incident.service,
-                model=incident.model,
-                text=text,
-                source="mlobs",
-            )
-        )
+        values = {"incident": incident.id, "at": at, "kind": kind, "text": text, "source": "mlobs"}
+        connection.execute(_NOTE, {**values, "service": incident.service, "model": incident.model})
 
 
 def silence(connection: Connection, one: Silence) -> int:

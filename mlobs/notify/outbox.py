@@ -85,27 +85,28 @@ def post(connection: Connection, incident: Incident, channel: str, kind: str, pa
         return False
     if kind == RESOLVED and unsent is not None and unsent.kind == UPDATE:
         connection.execute(delete(_box).where(_box.c.id == unsent.id))
-    here = and_(_to.c.incident == incident.id, _to.c.channel == channel)
-    known = connection.execute(select(_to.c.channel).where(here)).first() is not None
+    known = connection.execute(_REF, {"incident": incident.id, "channel": channel}).first() is not None
     page = page if known else replace(page, changed=())
     connection.execute(
-        insert(_box).values(
-            incident=incident.id,
-            channel=channel,
-            kind=kind,
-            dedup_key=incident.dedup_key,
-            rank=_rank(kind, incident.severity),
-            state=PENDING,
-            page=encode(page),
-            breach_at=now,
-            created_at=now,
-            due_at=now,
-            attempts=0,
-            uncertain=False,
-        )
+        _NEW_MESSAGE,
+        {
+            "incident": incident.id,
+            "channel": channel,
+            "kind": kind,
+            "dedup_key": incident.dedup_key,
+            "rank": _rank(kind, incident.severity),
+            "state": PENDING,
+            "page": encode(page),
+            "breach_at": now,
+            "created_at": now,
+            "due_at": now,
+            "attempts": 0,
+            "uncertain": False,
+        },
     )
     if not known:
-        connection.execute(insert(_to).values(incident=incident.id, channel=channel, wanted_at=now))
+        wanted = {"incident": incident.id, "channel": channel, "wanted_at": now}
+        connection.execute(_NEW_DELIVERY, wanted)
     return True
 
 
@@ -140,22 +141,12 @@ def claim(
     row = _most_urgent(connection, channel, now)
     if row is None:
         return None
-    again = row.state == SENDING  # its lease has ended: nobody knows whether it went out
-    connection.execute(
-        update(_box)
-        .where(_box.c.id == row.id)
-        .values(
-            state=SENDING,
-            lease_owner=owner,
-            lease_until=now + LEASE_S,
-            uncertain=row.uncertain or again,
-        )
-    )
+    uncertain = row.uncertain or row.state == SENDING  # a lease that ended: nobody knows whether it went out
+    lease = {"state": SENDING, "lease_owner": owner, "lease_until": now + LEASE_S, "uncertain": uncertain}
+    connection.execute(_THE_MESSAGE, {"message": row.id, **lease})
     if rate is not None:
-        connection.execute(update(_ch).where(_ch.c.name == channel).values(next_at=now + 1.0 / rate))
-    ref = connection.execute(
-        select(_to.c.ref).where(_to.c.incident == row.incident, _to.c.channel == channel)
-    ).scalar()
+        connection.execute(_THE_CHANNEL, {"channel_": channel, "next_at": now + 1.0 / rate})
+    ref = connection.execute(_REF, {"incident": row.incident, "channel": channel}).scalar()
     return Claim(
         row.id,
         row.incident,
@@ -164,7 +155,7 @@ def claim(
         row.dedup_key,
         row.page,
         row.attempts,
-        row.uncertain or again,
+        uncertain,
         ref,
         row.breach_at,
     )
@@ -177,7 +168,6 @@ def record(
 
     Does nothing to a message whose lease another process has taken over meanwhile.
     """
-    mine = and_(_box.c.id == claimed.id, _box.c.lease_owner == owner, _box.c.state == SENDING)
     values: dict[str, object] = {
         "attempts": claimed.attempts + 1,
         "reason": str(outcome.reason),
@@ -193,7 +183,7 @@ def record(
         values |= {"state": PENDING, "due_at": now + wait}
     else:
         values |= {"state": FAILED, "done_at": now}
-    if connection.execute(update(_box).where(mine).values(values)).rowcount == 0:
+    if connection.execute(_MINE, {"message": claimed.id, "owner": owner, **values}).rowcount == 0:
         return "taken over"
     _record_channel(connection, claimed.channel, outcome, now, wait)
     if outcome.sent:
@@ -204,13 +194,7 @@ def record(
 def unreached(connection: Connection, now: float, after_s: float) -> list[Row[Any, Any, Any, Any]]:
     """Firing messages (id, incident, channel, reason) that failed for good, or are unsent after `after_s`,
     and that the fallback has not heard of."""
-    late = and_(_box.c.state.in_(UNFINISHED), _box.c.created_at <= now - after_s)
-    rows = connection.execute(
-        select(_box.c.id, _box.c.incident, _box.c.channel, _box.c.reason)
-        .where(_box.c.kind == FIRING, _box.c.fallback_at.is_(None), or_(late, _box.c.state == FAILED))
-        .order_by(_box.c.rank, _box.c.id)
-    )
-    return list(rows)
+    return list(connection.execute(_UNREACHED, {"before": now - after_s}))
 
 
 def pass_on(connection: Connection, message: int, channels: Iterable[str], now: float) -> None:
@@ -296,8 +280,8 @@ def counts(connection: Connection) -> dict[tuple[str, str], int]:
 
 def skip(connection: Connection, channel: str, now: float) -> int:
     """Take the unsent updates away from a channel that wants none: firing and resolved say it all there."""
-    unsent = and_(_box.c.channel == channel, _box.c.kind == UPDATE, _box.c.state == PENDING)
-    return connection.execute(update(_box).where(unsent).values(state=SKIPPED, done_at=now)).rowcount
+    taken = {"channel_": channel, "state": SKIPPED, "done_at": now}
+    return connection.execute(_UPDATES, taken).rowcount
 
 
 def release(connection: Connection, owner: str | None = None) -> int:
@@ -341,13 +325,7 @@ def _unsent(connection: Connection, incident: str, channel: str) -> Row[Any, Any
     """The last pending message of the incident on the channel, locked: who claims it meanwhile has it, and we
     see that.
     """
-    return connection.execute(
-        select(_box.c.id, _box.c.kind, _box.c.rank, _box.c.page, _box.c.due_at)
-        .where(_box.c.incident == incident, _box.c.channel == channel, _box.c.state == PENDING)
-        .order_by(_box.c.id.desc())
-        .limit(1)
-        .with_for_update()
-    ).first()
+    return connection.execute(_UNSENT, {"incident": incident, "channel": channel}).first()
 
 
 _HERE = _box.c.channel == bindparam("channel", type_=String)
@@ -381,9 +359,38 @@ def _first(ready: ColumnElement[bool]) -> Select[Any]:
     )
 
 
-# Built once: to put such a statement together costs more than to run it.
+# Built once: to put such a statement together costs more than to run it. An update sets the columns that
+# `execute` has values for; what its row is found by has a name that is no column's.
 _FIRST = tuple(_first(ready) for ready in _READY)
 _ANY = tuple(select(_box.c.id).where(ready).limit(1) for ready in _READY)
+_THE_MESSAGE = update(_box).where(_box.c.id == bindparam("message"))
+_UPDATES = update(_box).where(
+    _box.c.channel == bindparam("channel_"), _box.c.kind == UPDATE, _box.c.state == PENDING
+)
+_MINE = _THE_MESSAGE.where(_box.c.lease_owner == bindparam("owner"), _box.c.state == SENDING)
+_THE_CHANNEL = update(_ch).where(_ch.c.name == bindparam("channel_"))
+_PACE = select(_ch.c.next_at, _ch.c.blocked_until).where(_ch.c.name == bindparam("channel")).with_for_update()
+_FAILING = select(_ch.c.failures, _ch.c.failing_since).where(_ch.c.name == bindparam("channel"))
+_REF = select(_to.c.ref, _to.c.reached_at).where(
+    _to.c.incident == bindparam("incident"), _to.c.channel == bindparam("channel")
+)
+_THE_DELIVERY = update(_to).where(
+    _to.c.incident == bindparam("incident_"), _to.c.channel == bindparam("channel_")
+)
+_NEW_MESSAGE, _NEW_DELIVERY = insert(_box), insert(_to)
+_UNSENT = (
+    select(_box.c.id, _box.c.kind, _box.c.rank, _box.c.page, _box.c.due_at)
+    .where(_box.c.incident == bindparam("incident"), _HERE, _box.c.state == PENDING)
+    .order_by(_box.c.id.desc())
+    .limit(1)
+    .with_for_update()
+)
+_LATE = and_(_box.c.state.in_(UNFINISHED), _box.c.created_at <= bindparam("before"))
+_UNREACHED = (
+    select(_box.c.id, _box.c.incident, _box.c.channel, _box.c.reason)
+    .where(_box.c.kind == FIRING, _box.c.fallback_at.is_(None), or_(_LATE, _box.c.state == FAILED))
+    .order_by(_box.c.rank, _box.c.id)
+)
 
 
 def _most_urgent(connection: Connection, channel: str, now: float) -> Row[Any] | None:
@@ -394,46 +401,40 @@ def _most_urgent(connection: Connection, channel: str, now: float) -> Row[Any] |
 
 def _channel_row(connection: Connection, channel: str) -> Row[Any, Any]:
     """The channel's state, locked until the transaction ends where the server has several writers."""
-    query = select(_ch.c.next_at, _ch.c.blocked_until).where(_ch.c.name == channel).with_for_update()
-    row = connection.execute(query).first()
+    row = connection.execute(_PACE, {"channel": channel}).first()
     if row is None:
         insert_once(connection, _ch, name=channel, next_at=0.0, blocked_until=0.0, failures=0)
-        row = connection.execute(query).one()
+        row = connection.execute(_PACE, {"channel": channel}).one()
     return row
 
 
 def _record_channel(connection: Connection, channel: str, outcome: Outcome, now: float, wait: float) -> None:
-    here = update(_ch).where(_ch.c.name == channel)
-    if outcome.sent:
-        connection.execute(
-            here.values(failures=0, failing_since=None, last_success=now, reason=None, blocked_until=0.0)
-        )
-        return
-    failing = select(_ch.c.failing_since).where(_ch.c.name == channel)
-    since = connection.execute(failing).scalar()
     values: dict[str, object] = {
-        "failures": _ch.c.failures + 1,
-        "failing_since": now if since is None else since,
-        "reason": str(outcome.reason),
+        "failures": 0,
+        "failing_since": None,
+        "last_success": now,
+        "reason": None,
+        "blocked_until": 0.0,
     }
-    if outcome.whole_channel:
-        values["blocked_until"] = now + wait
-    connection.execute(here.values(values))
+    if not outcome.sent:
+        row = connection.execute(_FAILING, {"channel": channel}).one()
+        since = now if row.failing_since is None else row.failing_since
+        values = {"failures": row.failures + 1, "failing_since": since, "reason": str(outcome.reason)}
+        if outcome.whole_channel:
+            values["blocked_until"] = now + wait
+    connection.execute(_THE_CHANNEL, {"channel_": channel, **values})
 
 
 def _record_reach(connection: Connection, claimed: Claim, outcome: Outcome, now: float) -> None:
-    here = and_(_to.c.incident == claimed.incident, _to.c.channel == claimed.channel)
-    row = connection.execute(select(_to.c.reached_at, _to.c.ref).where(here)).first()
+    here = {"incident": claimed.incident, "channel": claimed.channel}
+    row = connection.execute(_REF, here).first()
     if row is None:
         return
-    connection.execute(
-        update(_to)
-        .where(here)
-        .values(
-            reached_at=row.reached_at if row.reached_at is not None else now,
-            ref=outcome.ref if outcome.ref is not None else row.ref,
-        )
-    )
+    values = {
+        "reached_at": row.reached_at if row.reached_at is not None else now,
+        "ref": outcome.ref if outcome.ref is not None else row.ref,
+    }
+    connection.execute(_THE_DELIVERY, {"incident_": claimed.incident, "channel_": claimed.channel, **values})
 
 
 def _rank(kind: str, severity: str) -> int:

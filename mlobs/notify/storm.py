@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Float,
+    String,
+    Update,
+    and_,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from mlobs.names import PAGE
 from mlobs.notify import tables
@@ -23,24 +34,55 @@ KEPT = 5
 LISTED = 30
 
 _box = tables.outbox
+_HERE = _box.c.channel == bindparam("channel_", type_=String)
+_UPDATES = and_(_HERE, _box.c.kind == UPDATE, _box.c.state == PENDING)
+
+# Built once: to put a statement together costs more than to run it.
+_UNTRIED = (
+    select(_box.c.id, _box.c.rank, _box.c.page, _box.c.breach_at)
+    .where(
+        _box.c.channel == bindparam("channel"),
+        _box.c.state == PENDING,
+        _box.c.kind == bindparam("kind"),
+        _box.c.attempts == 0,
+        _box.c.uncertain.is_(False),
+    )
+    .order_by(_box.c.rank, _box.c.id)
+    .with_for_update(skip_locked=True)
+)
+
+
+def _listed_alone() -> Update:
+    whole, own, channel = _box.alias("whole"), _box.alias("own"), bindparam("channel_", type_=String)
+    listed = select(whole.c.incident).where(whole.c.channel == channel, whole.c.state == GROUPED)
+    told_alone = select(own.c.incident).where(own.c.channel == channel, own.c.state == SENT)
+    return update(_box).where(_UPDATES, _box.c.incident.in_(listed), _box.c.incident.not_in(told_alone))
+
+
+def _spread() -> Update:
+    before, every = _box.alias("before"), bindparam("every", type_=Float)
+    last = (
+        select(func.max(before.c.done_at))
+        .where(
+            before.c.incident == _box.c.incident,
+            before.c.channel == bindparam("channel_", type_=String),
+            before.c.kind == UPDATE,
+            before.c.state == SENT,
+        )
+        .scalar_subquery()
+    )
+    early = and_(_UPDATES, _box.c.attempts == 0, _box.c.due_at < last + every)
+    return update(_box).where(early).values(due_at=last + every)
+
+
+_LISTED_ALONE, _SPREAD = _listed_alone(), _spread()
 
 
 def gather(connection: Connection, channel: str, now: float) -> int:
     """Put what is too much into one message a kind; how many were taken in."""
     taken = 0
     for kind in (FIRING, RESOLVED):
-        rows = connection.execute(
-            select(_box.c.id, _box.c.rank, _box.c.page, _box.c.breach_at)
-            .where(
-                _box.c.channel == channel,
-                _box.c.state == PENDING,
-                _box.c.kind == kind,
-                _box.c.attempts == 0,
-                _box.c.uncertain.is_(False),
-            )
-            .order_by(_box.c.rank, _box.c.id)
-            .with_for_update(skip_locked=True)
-        ).all()
+        rows = connection.execute(_UNTRIED, {"channel": channel, "kind": kind}).all()
         if len(rows) <= MOST_WAITING:
             continue
         rest = rows[KEPT:]
@@ -72,31 +114,14 @@ def gather(connection: Connection, channel: str, now: float) -> int:
 
 def skip_grouped(connection: Connection, channel: str, now: float) -> int:
     """Take away the unsent updates of incidents that the channel knows from a message for many alone."""
-    whole, own = _box.alias("whole"), _box.alias("own")
-    listed = select(whole.c.incident).where(whole.c.channel == channel, whole.c.state == GROUPED)
-    told_alone = select(own.c.incident).where(own.c.channel == channel, own.c.state == SENT)
-    unsent = and_(_box.c.channel == channel, _box.c.kind == UPDATE, _box.c.state == PENDING)
-    grouped = and_(unsent, _box.c.incident.in_(listed), _box.c.incident.not_in(told_alone))
-    return connection.execute(update(_box).where(grouped).values(state=SKIPPED, done_at=now)).rowcount
+    taken = {"channel_": channel, "state": SKIPPED, "done_at": now}
+    return connection.execute(_LISTED_ALONE, taken).rowcount
 
 
 def spread(connection: Connection, channel: str, every: float) -> None:
     """Let an update of an incident wait until `every` seconds after the last one: what comes meanwhile is
     taken in."""
-    before = _box.alias("before")
-    last = (
-        select(func.max(before.c.done_at))
-        .where(
-            before.c.incident == _box.c.incident,
-            before.c.channel == channel,
-            before.c.kind == UPDATE,
-            before.c.state == SENT,
-        )
-        .scalar_subquery()
-    )
-    unsent = and_(_box.c.channel == channel, _box.c.kind == UPDATE, _box.c.state == PENDING)
-    early = and_(unsent, _box.c.attempts == 0, _box.c.due_at < last + every)
-    connection.execute(update(_box).where(early).values(due_at=last + every))
+    connection.execute(_SPREAD, {"channel_": channel, "every": every})
 
 
 def digest(pages: Sequence[Page], kind: str, number: int, now: float) -> Page:
