@@ -27,6 +27,7 @@ from mlobs.config.values import (
     Share,
     SliceLength,
     Zone,
+    collector_url,
     duration,
     k_of_n,
     listen_address,
@@ -263,7 +264,7 @@ class File(Part):
     sample: float = Field(default=0.01, ge=0, le=1)
     sample_by: Literal["prediction", "entity"] = "prediction"
     trace_sample: float | None = Field(default=None, ge=0, le=1)
-    otlp: str | None = None
+    otlp: Annotated[str, AfterValidator(collector_url)] | None = None
     durability: Literal["memory", "os", "disk"] = "os"
     buckets: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
     mask: Mask = Mask()

@@ -105,6 +105,17 @@ def listen_address(text: str) -> str:
     return text
 
 
+def collector_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in ("http", "https", "grpc", "grpcs") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number
+        whole = False
+    if not whole:
+        raise refuse("the collector's URL", "write for example http://127.0.0.1:4318")
+    return text
+
+
 def store_url(text: str) -> str:
     """A secret in the file would be in every repr of the settings; libpq has its own places for it."""
     parts = urlsplit(text)

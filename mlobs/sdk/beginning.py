@@ -147,6 +147,9 @@ class Beginning(Settled):
             except Exception as failure:  # noqa: BLE001 - the guard's
                 self.guard.swallow("prediction_id", failure)
                 ident = f"{runtime.bits(128):032x}"  # or a kept call would ask the extractor once more
+            else:
+                if not isinstance(problem, AttributeError | UnicodeEncodeError):  # what a strange text raises
+                    self.guard.swallow("prediction_id", problem)
             if runtime.random() < self._rate if decides is None else kept_by_id(decides, self._crc_limit):
                 return self._kept(runtime, marker, ident, reason, args, kwargs)
             if ident is not None:

@@ -69,6 +69,27 @@ def exemplars_shown() -> list[str]:
     ]
 
 
+@pytest.mark.parametrize("accept", ["", OPENMETRICS, PROTOBUF])
+def test_texts_that_cannot_be_written_cost_no_scrape(accept: str) -> None:
+    runtime, _, _ = traced()
+    runtime.guard.strict = False
+    with installed(runtime):
+
+        @mlobs.observe(model="m\ud800", version="\udfff", decision=lambda result: "\udc00")
+        def odd() -> float:
+            with mlobs.stage("stage\ud800"):
+                mlobs.cache("cache\ud800").looked(True)
+            mlobs.feature_age("age\ud800", math.nan)
+            mlobs.feature_age("age\ud800", 1.0)
+            mlobs.batch(math.inf)  # type: ignore[arg-type]
+            return math.nan
+
+        odd()
+        body, _ = render(accept)
+        assert b"m\\\\ud800" in body or b"m\\ud800" in body
+        assert b"NaN" not in body
+
+
 def test_an_exemplar_leads_to_its_trace_and_to_its_feature_record() -> None:
     runtime, exporter, log = traced()
     with installed(runtime):

@@ -10,6 +10,8 @@ import asyncio
 import inspect
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import pytest
@@ -64,7 +66,11 @@ DEEPER = (
 SITES = (None, *CLOSURE, *DEEPER)
 
 
+BOOMS: list[str] = []
+
+
 def boom(*_: object, **__: object) -> Any:
+    BOOMS.append("boom")
     raise RuntimeError("one of our own call sites failed")
 
 
@@ -176,34 +182,43 @@ def cases(draw: st.DrawFn) -> tuple[Any, ...]:
     )
 
 
-def compare(case: tuple[Any, ...]) -> None:
-    value, result, error, site, kind, sample, with_id, with_decision = case
-    value, result, error = HOSTILE[value], HOSTILE[result], ERRORS[error] if error >= 0 else None
-    bare = behaviours(result, error)[kind]
+@contextmanager
+def broken(
+    site: str | None, bare: Callable[..., Any], sample: float, more: dict[str, Any]
+) -> Iterator[tuple[Callable[..., Any], Runtime]]:
+    """The function decorated, with one of our call sites failing."""
     CURRENT.set(None)
     with pytest.MonkeyPatch.context() as patch:
         runtime = Runtime(Settings(service="test", sample=sample), log=MemoryLog())
         with installed(runtime):
-            more: dict[str, Any] = {}
-            if with_id:
-                more["prediction_id"] = "id"
-            if with_decision:
-                more["decision"] = lambda given: given
             observed = mlobs.observe(model="hostile", entity="value", segment="value", **more)(bare)
             (binding,) = [one for one in _BINDINGS if one.wrapper is observed]
             _BINDINGS.discard(binding)  # or thousands of them wait for the garbage collector
             breaks(site, binding, runtime, patch)
-            for _ in range(2):
-                expected = outcome(bare, value)
-                got = outcome(observed, value)
-                assert got[0] == expected[0]
-                assert same(got[1], expected[1]), (got, expected)
-                assert len(got[2]) == len(expected[2])
-                assert all(same(a, b) for a, b in zip(got[2], expected[2], strict=True))
-            assert inspect.isgeneratorfunction(observed) == inspect.isgeneratorfunction(bare)
-            assert inspect.iscoroutinefunction(observed) == inspect.iscoroutinefunction(bare)
-            assert inspect.isasyncgenfunction(observed) == inspect.isasyncgenfunction(bare)
-            assert mlobs.current().binding is None or site == "leave"
+            yield observed, runtime
+
+
+def compare(case: tuple[Any, ...]) -> None:
+    value, result, error, site, kind, sample, with_id, with_decision = case
+    value, result, error = HOSTILE[value], HOSTILE[result], ERRORS[error] if error >= 0 else None
+    bare = behaviours(result, error)[kind]
+    more: dict[str, Any] = {}
+    if with_id:
+        more["prediction_id"] = "id"
+    if with_decision:
+        more["decision"] = lambda given: given
+    with broken(site, bare, sample, more) as (observed, _):
+        for _ in range(2):
+            expected = outcome(bare, value)
+            got = outcome(observed, value)
+            assert got[0] == expected[0]
+            assert same(got[1], expected[1]), (got, expected)
+            assert len(got[2]) == len(expected[2])
+            assert all(same(a, b) for a, b in zip(got[2], expected[2], strict=True))
+        assert inspect.isgeneratorfunction(observed) == inspect.isgeneratorfunction(bare)
+        assert inspect.iscoroutinefunction(observed) == inspect.iscoroutinefunction(bare)
+        assert inspect.isasyncgenfunction(observed) == inspect.isasyncgenfunction(bare)
+        assert mlobs.current().binding is None or site == "leave"
 
 
 QUIET = settings(
@@ -230,6 +245,33 @@ def test_every_kind_survives_every_site(site: str | None, kind: str) -> None:
     for value in (EVIL, 17, NUMBER):
         for error in (-1, 0):
             compare((value, EVIL, error, site, kind, 1.0, True, True))
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine", "generator", "async generator"])
+@pytest.mark.parametrize("site", SITES)
+def test_every_failure_of_ours_is_counted_exactly(site: str | None, kind: str) -> None:
+    for error, sample, more in product(
+        (None, ValueError("the host's")),
+        (0.0, 1.0),
+        ({}, {"prediction_id": "id", "decision": lambda given: given}),
+    ):
+        BOOMS.clear()
+        with broken(site, behaviours(0.5, error)[kind], sample, more) as (observed, runtime):
+            for _ in range(3):
+                outcome(observed, {"id": "a"})
+            assert sum(runtime.guard.counts.values()) == len(BOOMS), (
+                error,
+                sample,
+                more,
+                runtime.guard.counts,
+            )
+
+
+def test_a_strange_id_is_no_failure_of_ours() -> None:
+    with broken(None, behaviours(0.5, None)["plain"], 1.0, {"prediction_id": "id"}) as (observed, runtime):
+        for ident in (7, None, b"x", "\ud800", 1.5):
+            outcome(observed, {"id": ident})
+        assert runtime.guard.counts == {}
 
 
 def test_a_failing_site_is_counted_exactly() -> None:

@@ -119,6 +119,9 @@ def test_a_secret_written_into_the_file_is_not_repeated_in_the_error() -> None:
         ("service: !!python/object:os.system x", "YAML"),
         ("service: &a [*a]", "a tree"),
         ("service: a\nsolo: 1", "did you mean"),
+        ("service: a\notlp: collector:4318", "otlp: expected the collector's URL"),
+        ("service: a\notlp: http://collector:port", "otlp: expected the collector's URL"),
+        ("service: a\notlp: http://", "otlp: expected the collector's URL"),
     ],
 )
 def test_a_file_of_another_form_is_a_clear_error(text: str, expected: str) -> None:
