@@ -70,6 +70,11 @@ class Plan:
         return tuple(sorted({*window_lengths(self.tiers), *self.gates.absolute_windows, *judging}))
 
     @property
+    def grown(self) -> float:
+        """Seconds of the longest window that raises its highest severity: younger, it is young."""
+        return max((tier.long for tier in self.tiers if tier.severity == self.cap), default=0.0)
+
+    @property
     def shortest(self) -> float:
         """Seconds of the shortest raw window that its rules read: a slice's, or five minutes."""
         return 60.0 if self.indicator.sliced else MEMBER_WINDOW
@@ -176,8 +181,7 @@ def evaluate(plan: Plan, seen: Observed, settings: Settings, since: Mapping[str,
     band = budgets.exhaustion_band(
         seen.now, account.remaining, counts[max(rates)] if rates else None, plan.share, seen.period_s
     )
-    longest = max((tier.long for tier in plan.tiers if tier.severity == plan.cap), default=0.0)
-    young = seen.born is None or seen.now - seen.born < longest
+    young = seen.born is None or seen.now - seen.born < plan.grown
     state = budgets.state(
         absent=blind, burning=bool(found), young=young,
         total=account.total, consumed=account.consumed, share=plan.share,
@@ -300,10 +304,15 @@ def _reason(
         until = "" if gone is None else f", gone in {speak_duration(gone - seen.now)}"
         return f"burning {worst.burn_rate:.3g} times too fast{until}: {spent}"
     if state == budgets.YOUNG and seen.born is not None:
-        return f"observed for {speak_duration(seen.now - seen.born)} only: {spent}"
+        return f"{observed_for(seen.now - seen.born)}: {spent}"
     if state == budgets.LOW_TRAFFIC:
         return f"so few {unit} that one bad one spends the budget: {spent}"
     return spent
+
+
+def observed_for(age: float) -> str:
+    """How long a young objective has been watched, in words."""
+    return "seen for the first time just now" if age < 1 else f"observed for {speak_duration(age)} so far"
 
 
 def _number(value: float) -> str:

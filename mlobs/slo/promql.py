@@ -218,6 +218,12 @@ def lived(length: float, scope: str) -> str:
     return f"clamp_max(({age}) / {length:.0f}, 1)"
 
 
+def age(length: float, scope: str) -> str:
+    """Seconds since the first recorded counts of the last `length` seconds, to five minutes; by objective."""
+    counts = selected(EVENTS, scope, 300.0, "total")
+    return f"time() - min_over_time(timestamp({counts})[{window(length)}:5m])"
+
+
 def tier(tier: Tier, gates: Gates, scope: str, sliced: bool) -> str:
     """Where the tier burns; the value is the burn rate of the long window."""
     factor = f"{float(tier.factor):g}"

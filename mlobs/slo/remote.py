@@ -18,7 +18,7 @@ from mlobs.records import Alert
 from mlobs.settings import Settings
 from mlobs.slo import budget as budgets
 from mlobs.slo import promql, schema
-from mlobs.slo.evaluate import Plan, plan
+from mlobs.slo.evaluate import Plan, observed_for, plan
 from mlobs.slo.export import SloCollector
 from mlobs.slo.history import upsert
 from mlobs.slo.policy import window_lengths
@@ -44,6 +44,8 @@ class RemoteSlo:
         self._server = Prometheus(settings.slo.prometheus or "", lambda url: _bytes(fetch(url)))
         self._read: float | None = None
         self._pointed: float | None = None
+        self._grown = {each.name for each in self._plans if not each.grown}
+        """Objectives that are known to be young no more; a restart asks anew."""
         self.statuses: tuple[SloStatus, ...] = ()
         self.problem = ""
         """Why the last look at Prometheus failed; empty when it did not."""
@@ -84,7 +86,21 @@ class RemoteSlo:
                     into.setdefault("ALERTS", []).append((labels["alertname"], labels.get(names.SEVERITY)))
                 else:
                     into[_key(labels["__name__"], labels)] = float(row["value"][1])
+        self._ask_ages(found, mine)
         return found
+
+    def _ask_ages(self, found: dict[str, dict[str, Any]], mine: str) -> None:
+        """Since when there are counts, of objectives not known to be grown. Twice the window is looked back
+        on: a gap in the middle of it makes nothing young again."""
+        waiting = {each.name: each.grown for each in self._plans if each.name not in self._grown}
+        if not waiting:
+            return
+        for row in self._server.api("query", query=promql.age(2 * max(waiting.values()), mine))["result"]:
+            name, age = row["metric"].get("sloth_slo", ""), float(row["value"][1])
+            if name in found and name in waiting:
+                found[name]["age"] = age
+                if age >= waiting[name]:
+                    self._grown.add(name)
 
     def _status(self, each: Plan, found: Mapping[str, Any], now: float) -> SloStatus:
         objective, period = each.objective, promql.window(each.period)
@@ -103,7 +119,7 @@ class RemoteSlo:
         worst = next((s for s in names.SEVERITIES if s in severities), None)
         absent = not found or any(name == "MlobsSloAbsent" for name, _ in firing)
         state = budgets.state(
-            absent=absent, burning=worst is not None, young=False, total=total,
+            absent=absent, burning=worst is not None, young=each.name not in self._grown, total=total,
             consumed=None if left is None else 1 - left, share=each.share,
         )  # fmt: skip
         pace = max((rate for rate in rates.values() if rate is not None), default=None) if worst else None
@@ -112,6 +128,9 @@ class RemoteSlo:
             if not found
             else f"{bad:,.0f} of {total:,.0f} {each.indicator.unit} bad, as Prometheus recorded"
         )
+        if state == budgets.YOUNG and not self.problem:
+            age = found.get("age")  # to five minutes: of less than that nothing is known yet
+            reason = f"{'observed for a few minutes so far' if age is None else observed_for(age)}: {reason}"
         return SloStatus(
             name=objective.name, model=objective.model, kind=objective.sli.kind,
             objective=show_objective(objective.objective), state=state, reason=reason,

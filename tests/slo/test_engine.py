@@ -273,3 +273,13 @@ def test_time_that_goes_back_is_answered_without_a_change() -> None:
     world.service.run(ok=1000)
     assert world.tick(START) == []
     assert world.status("up").total == total
+
+
+def test_the_first_look_and_the_next_say_in_words_how_long_was_observed() -> None:
+    world = World(settings(objective("up", "availability")))
+    world.service.run(ok=1000)
+    said = []
+    for now in (START, START + 60):
+        world.tick(now)
+        said.append(world.status("up").reason.split(":")[0])
+    assert said == ["seen for the first time just now", "observed for 1 min so far"]

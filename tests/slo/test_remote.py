@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlobs.slo import read
+from mlobs.slo import promql, read
 from mlobs.slo.remote import RemoteSlo
 from mlobs.slo.rules import rules_document
 from mlobs.slo.schema import SCHEMA
+from mlobs.slo.status import SloStatus
 from mlobs.slo.write import to_yaml
 from mlobs.store import open_store
 from tests.servers import eventually
@@ -48,7 +49,11 @@ def target() -> Iterator[tuple[str, Service]]:
 
 
 def test_the_status_of_a_prometheus_that_evaluates_is_read_back(prometheus, target) -> None:
-    config = settings(objective("up", "availability"), objective("ghost", "data_quality", "0.99"))
+    config = settings(
+        objective("up", "availability"),
+        objective("ghost", "data_quality", "0.99"),
+        objective("fast", "latency"),
+    )
     address, _ = target
     rules = to_yaml(rules_document(config)).replace("interval: 30s", "interval: 1s")
     scrape = (
@@ -70,6 +75,14 @@ def test_the_status_of_a_prometheus_that_evaluates_is_read_back(prometheus, targ
     eventually(burning, "a burn rate of 500")
     status = next(each for each in read.statuses(store) if each.name == "up")
     assert status.burn_rates["5m"] == pytest.approx(500, rel=0.05)
+
+    def young() -> bool:
+        engine.tick(START + now[0])
+        now[0] += 30
+        fast = next(each for each in read.statuses(store) if each.name == "fast")
+        return fast.state == "young" and fast.reason.startswith("observed for ")
+
+    eventually(young, "an objective of a few seconds that is young")
     store.close()
 
 
@@ -90,23 +103,86 @@ def test_a_prometheus_that_does_not_answer_leaves_no_objective_ok() -> None:
 
 def test_the_events_that_are_left_stretch_a_young_period_as_the_rules_did() -> None:
     """A thirtieth of the month has been, and spent a tenth of the budget by 300 of 100,000 requests."""
-    config = settings(objective("up", "availability"))
-    recorded = [
-        ("mlobs:slo_events:sum", 300.0, {"events": "bad", "sloth_window": "30d"}),
-        ("mlobs:slo_events:sum", 100_000.0, {"events": "total", "sloth_window": "30d"}),
-        ("slo:period_error_budget_remaining:ratio", 0.9, {}),
-    ]
-
-    def answer(url: str) -> str:
-        rows = [
-            {"metric": {"__name__": name, "sloth_slo": "up", **labels}, "value": [START, str(value)]}
-            for name, value, labels in recorded
-        ]
-        return json.dumps({"status": "success", "data": {"result": rows}})
-
-    store = open_store("sqlite://", [SCHEMA])
-    RemoteSlo(config, store, None, answer).tick(START)
-    [status] = read.statuses(store)
+    recorded = Recorded(age=86_400.0)
+    status = recorded.tick()
     assert status.remaining_events == pytest.approx(2700)
     assert status.state == "ok"
-    store.close()
+    recorded.store.close()
+
+
+class Recorded:
+    """A Prometheus that recorded a day of one objective, and how long ago that began."""
+
+    def __init__(self, age: float | None) -> None:
+        self.age = age
+        self.asked = 0
+        self.now = START
+        self.store = open_store("sqlite://", [SCHEMA])
+        self.engine = RemoteSlo(settings(objective("up", "availability")), self.store, None, self.answer)
+
+    def answer(self, url: str) -> str:
+        series = [
+            ("mlobs:slo_events:sum", 300.0, {"events": "bad", "sloth_window": "30d"}),
+            ("mlobs:slo_events:sum", 100_000.0, {"events": "total", "sloth_window": "30d"}),
+            ("slo:period_error_budget_remaining:ratio", 0.9, {}),
+        ]
+        rows = [
+            {"metric": {"__name__": name, "sloth_slo": "up", **labels}, "value": [self.now, str(value)]}
+            for name, value, labels in series
+        ]
+        if "min_over_time" in url:
+            self.asked += 1
+            known = [{"metric": {"sloth_slo": "up"}, "value": [self.now, str(self.age)]}]
+            rows = known if self.age is not None else []
+        return json.dumps({"status": "success", "data": {"result": rows}})
+
+    def tick(self) -> SloStatus:
+        self.now += 30
+        self.engine.tick(self.now)
+        [status] = read.statuses(self.store)
+        return status
+
+
+def test_an_objective_is_young_until_its_longest_window_that_pages_was_recorded() -> None:
+    recorded = Recorded(age=None)
+    states = []
+    for age in (None, 3600.0, 6 * 3600.0 - 1, 6 * 3600.0, 60.0):
+        recorded.age = age
+        status = recorded.tick()
+        states.append(status.state)
+        if age == 3600.0:
+            assert status.reason.startswith("observed for 1 h so far: 300 of 100,000 requests bad")
+    assert states == ["young", "young", "young", "ok", "ok"]  # once grown nobody asks any more
+    assert recorded.asked == 4
+    recorded.store.close()
+
+
+def test_the_age_of_the_recorded_counts_is_what_the_real_promtool_finds(promtool, tmp_path) -> None:
+    """Counts since an hour, with a gap; and for ever."""
+    (tmp_path / "none.yaml").write_text("groups: []\n")
+    name = 'mlobs:slo_events:increase{{sloth_service="s",sloth_slo="{}",events="total",sloth_window="5m"}}'
+    asked = {"expr": promql.age(2 * 6 * 3600.0, 'sloth_service="s"'), "eval_time": "20h"}
+    ages = [("new", 3600.0), ("old", 12 * 3600.0)]
+    case = {
+        "interval": "5m",
+        "input_series": [
+            {"series": name.format("new"), "values": "_x228 5x3 _ _ 5x8"},
+            {"series": name.format("old"), "values": "5x240"},
+        ],
+        "promql_expr_test": [
+            {
+                **asked,
+                "expr": f"abs(({asked['expr']}) - {age}) < bool 301 and on (sloth_slo) " + name.format(one),
+                "exp_samples": [
+                    {
+                        "labels": f'{{sloth_service="s",sloth_slo="{one}",events="total",sloth_window="5m"}}',
+                        "value": 1,
+                    }
+                ],
+            }
+            for one, age in ages
+        ],
+    }
+    (tmp_path / "age.test.yaml").write_text(to_yaml({"rule_files": ["none.yaml"], "tests": [case]}))
+    done = promtool("test", "rules", str(tmp_path / "age.test.yaml"))
+    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
