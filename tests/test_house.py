@@ -82,6 +82,7 @@ EDGES: dict[str, str] = {
     "notify.desk": "randomness: the jitter of retries, where no generator is handed in",
     "notify.channels.mail": "network threads: speaks SMTP, and ends a letter in time",
     "notify.channels.slack": "network: speaks to Slack through slack-sdk",
+    "notify.channels.slack_search": "network: reads a Slack channel through slack-sdk",
     "notify.channels.slack_http": "network clock threads: ends slack-sdk's requests in time",
     "notify.emergency": "threads: pages past a store that takes nothing, without waiting for it",
     "notify.enrich": "clock threads: gives enrichers their two seconds, each in a thread that may hang",

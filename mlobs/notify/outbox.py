@@ -71,6 +71,8 @@ class Claim:
     ref: str | None
     """What the channel answered to the first message of the incident."""
     breach_at: float
+    wanted_at: float
+    """When it was intended."""
 
 
 def post(connection: Connection, incident: Incident, channel: str, kind: str, page: Page, now: float) -> bool:
@@ -158,6 +160,7 @@ def claim(
         uncertain,
         ref,
         row.breach_at,
+        row.created_at,
     )
 
 

@@ -77,7 +77,14 @@ class Sender:
         page = decode_page(claimed.page)
         began = clock()
         message = Message(
-            claimed.kind, page, claimed.dedup_key, claimed.id, began, claimed.ref, claimed.uncertain
+            claimed.kind,
+            page,
+            claimed.dedup_key,
+            claimed.id,
+            began,
+            claimed.ref,
+            claimed.uncertain,
+            claimed.wanted_at,
         )
         outcome = attempt(channel, message)
         ended = clock()

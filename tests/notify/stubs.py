@@ -6,6 +6,7 @@ faults; each request takes one. What was accepted before a fault (`timeout after
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import ssl
@@ -125,12 +126,18 @@ class Slack:
         """By ts, threads too, as they read now."""
         self.stub = Stub(self._handle)
         self.channel_id = "C0123456789"
-        self._clock = 1700000000
+        self.clock = time.time()
+        """When the last message came; microseconds tell them apart, as Slack's do."""
 
     @property
     def shown(self) -> list[dict[str, Any]]:
         """Messages of the channel itself."""
         return [one for one in self.messages.values() if "thread_ts" not in one]
+
+    @property
+    def ours(self) -> list[dict[str, Any]]:
+        """Those of them that mlobs sent."""
+        return [one for one in self.shown if one.get("metadata")]
 
     @property
     def told(self) -> list[dict[str, Any]]:
@@ -159,10 +166,19 @@ class Slack:
             return {"ok": False, "error": "channel_not_found"}
         if len(fields.get("blocks", [])) > 50:
             return {"ok": False, "error": "invalid_blocks"}
-        self._clock += 1
-        ts = f"{self._clock}.000100"
+        ts = self.next_ts()
         self.messages[ts] = {**fields, "ts": ts}
         return {"ok": True, "channel": self.channel_id, "ts": ts, "message": fields}
+
+    def next_ts(self) -> str:
+        self.clock = max(time.time(), self.clock + 1e-6)
+        return f"{self.clock:.6f}"
+
+    def others_say(self, number: int, at: float | None = None) -> None:
+        """So many messages of other people, now or at `at`."""
+        for count in range(number):
+            ts = self.next_ts() if at is None else f"{at + count * 1e-6:.6f}"
+            self.messages[ts] = {"ts": ts, "text": "something else"}
 
     def _update(self, fields: dict[str, Any]) -> dict[str, Any]:
         if fields.get("ts") not in self.messages:
@@ -171,26 +187,51 @@ class Slack:
         return {"ok": True, "channel": self.channel_id, "ts": fields["ts"]}
 
     def _history(self, fields: dict[str, Any]) -> dict[str, Any]:
-        newest = [
-            {"type": "message", "ts": one["ts"], "metadata": one.get("metadata")}
-            for one in reversed(self.told)
-        ]
-        return {"ok": True, "messages": newest[: int(fields.get("limit", 100))]}
+        """The newest first, a page at a time; a cursor names the message at which the next page begins."""
+        oldest = float(fields.get("oldest") or 0)
+        newest = sorted((one for one in self.told if float(one["ts"]) > oldest), key=_when, reverse=True)
+        return _one_page(newest, fields, int(fields.get("limit", 100)))
 
     def _replies(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Two at a time, as if the limit were so low."""
-        thread = [
-            {"type": "message", "ts": one["ts"], "metadata": one.get("metadata")}
-            for one in self.messages.values()
-            if fields["ts"] in (one["ts"], one.get("thread_ts"))
-        ]
-        start = int(fields.get("cursor") or 0)
-        after = str(start + 2) if start + 2 < len(thread) else ""
-        part = thread[start : start + 2]
-        return {"ok": True, "messages": part, "response_metadata": {"next_cursor": after}}
+        """The oldest first, the thread's first message with each answer; two at a time, as if the limit were
+        so low."""
+        oldest = float(fields.get("oldest") or 0)
+        thread = [one for one in self.messages.values() if one.get("thread_ts") == fields["ts"]]
+        lines = sorted((one for one in thread if float(one["ts"]) > oldest), key=_when)
+        answer = _one_page(lines, fields, 2)
+        first = self.messages.get(fields["ts"])
+        if first is None:
+            return {"ok": False, "error": "thread_not_found"}
+        return {**answer, "messages": [_seen(first), *answer["messages"]]}
 
     def _list(self, fields: dict[str, Any]) -> dict[str, Any]:
         return {"ok": True, "channels": [{"id": self.channel_id, "name": "oncall"}], "response_metadata": {}}
+
+
+def _when(one: dict[str, Any]) -> float:
+    return float(one["ts"])
+
+
+def _seen(one: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "message", "ts": one["ts"], "metadata": one.get("metadata")}
+
+
+def _one_page(messages: list[dict[str, Any]], fields: dict[str, Any], limit: int) -> dict[str, Any]:
+    start = 0
+    if fields.get("cursor"):
+        try:
+            ts = base64.b64decode(fields["cursor"]).decode().removeprefix("next_ts:")
+            start = [one["ts"] for one in messages].index(ts)
+        except ValueError:
+            return {"ok": False, "error": "invalid_cursor"}
+    rest = messages[start + limit :]
+    after = base64.b64encode(f"next_ts:{rest[0]['ts']}".encode()).decode() if rest else ""
+    return {
+        "ok": True,
+        "messages": [_seen(one) for one in messages[start : start + limit]],
+        "has_more": bool(rest),
+        "response_metadata": {"next_cursor": after},
+    }
 
 
 class PagerDuty:

@@ -13,6 +13,7 @@ import pytest
 from mlobs.errors import ConfigError
 from mlobs.notify.channels.base import Message
 from mlobs.notify.channels.slack import SlackChannel
+from mlobs.notify.channels.slack_http import BoundedClient
 from mlobs.notify.compose import compose
 from mlobs.notify.grouping import Grouping, absorb
 from mlobs.notify.page import Page
@@ -76,6 +77,84 @@ def test_after_a_lost_answer_the_message_is_found_by_its_key_and_not_repeated(sl
     assert slack.calls("conversations.history")
 
 
+def lost(slack: Slack, channel: SlackChannel) -> Message:
+    """The message of an attempt that Slack accepted and whose answer did not come."""
+    message = replace(a_message(), wanted_at=time.time())
+    slack.stub.fail(Fault(accept=True, reset=True))
+    assert channel.send(message).uncertain
+    assert len(slack.ours) == 1
+    return replace(message, uncertain=True)
+
+
+def test_a_lost_message_is_found_under_hundreds_of_newer_ones(slack: Slack, token: Secret):
+    channel = channel_of(slack, token)
+    slack.others_say(300, at=time.time() - 86400)
+    again = lost(slack, channel)
+    slack.others_say(450)
+    assert channel.send(again).sent
+    assert len(slack.calls("chat.postMessage")) == 1
+    looks = slack.calls("conversations.history")
+    assert [float(one.fields["oldest"]) for one in looks] == [pytest.approx(again.wanted_at - 300, abs=1)] * 3
+    assert [one.fields.get("cursor", "") == "" for one in looks] == [True, False, False]
+
+
+def test_nothing_older_than_the_message_is_looked_through(slack: Slack, token: Secret):
+    slack.others_say(1000, at=time.time() - 86400)
+    assert channel_of(slack, token).send(replace(a_message(uncertain=True), wanted_at=time.time())).sent
+    assert (len(slack.calls("conversations.history")), len(slack.calls("chat.postMessage"))) == (1, 1)
+
+
+def test_a_look_that_slack_interrupts_waits_as_told_and_goes_on_where_it_was(slack: Slack, token: Secret):
+    channel = channel_of(slack, token)
+    again = lost(slack, channel)
+    slack.others_say(450)
+    slack.stub.fail(Fault(accept=True), Fault(accept=True), too_many("60"))  # its channels, a page, no more
+    outcome = channel.send(again)
+    assert (outcome.sent, outcome.reason, outcome.retry_after_s) == (False, Reason.RATE_LIMITED, 60.0)
+    assert channel.send(replace(again, at=again.at + 60)).sent
+    looks = [one.fields.get("cursor", "") for one in slack.calls("conversations.history")]
+    assert len(looks) == 4
+    assert looks[1] == looks[2] != "", "the page that was refused, again"
+    assert len(slack.calls("chat.postMessage")) == 1
+
+
+def test_a_look_that_has_no_end_gives_way_to_the_page(slack: Slack, token: Secret):
+    channel = channel_of(slack, token)
+    again = lost(slack, channel)
+    slack.stub.fail(Fault(accept=True))  # its list of channels
+    for second in (0, 60, 120):
+        slack.stub.fail(too_many("60"))
+        assert not channel.send(replace(again, at=again.at + second)).sent
+    assert channel.send(replace(again, at=again.at + 180)).sent
+    assert len(slack.ours) == 2, "better twice than late"
+
+
+def test_a_look_longer_than_an_attempt_goes_on_at_the_next(
+    slack: Slack, token: Secret, monkeypatch: pytest.MonkeyPatch
+):
+    channel = channel_of(slack, token)
+    again = lost(slack, channel)
+    slack.others_say(450)
+    with monkeypatch.context() as patch:
+        patch.setattr(BoundedClient, "may_go_on", lambda _: not slack.calls("conversations.history"))
+        outcome = channel.send(again)
+    assert (outcome.sent, outcome.retry, outcome.uncertain) == (False, True, True)
+    assert channel.send(again).sent
+    assert len({one.fields.get("cursor") for one in slack.calls("conversations.history")}) == 3
+    assert len(slack.calls("chat.postMessage")) == 1
+
+
+def test_a_cursor_that_is_not_good_any_more_begins_the_look_anew(slack: Slack, token: Secret):
+    channel = channel_of(slack, token)
+    again = lost(slack, channel)
+    slack.others_say(250)
+    stale = Fault(answer={"ok": False, "error": "invalid_cursor"})
+    slack.stub.fail(Fault(accept=True), Fault(accept=True), stale)
+    assert channel.send(again).sent
+    assert len(slack.calls("conversations.history")) == 4
+    assert len(slack.ours) == 1
+
+
 @pytest.mark.parametrize("kind", ["firing", "resolved"])
 def test_a_line_whose_answer_was_lost_stands_once_in_the_thread(slack: Slack, token: Secret, kind: str):
     channel = channel_of(slack, token, timeout=1)
@@ -94,8 +173,9 @@ def test_a_line_whose_answer_was_lost_stands_once_in_the_thread(slack: Slack, to
     assert len(slack.messages) == 1 + 5, "news that was taken in meanwhile is told"
 
 
-def test_a_reader_without_rights_repeats_rather_than_stays_silent(slack: Slack, token: Secret):
-    slack.stub.fail(Fault(answer={"ok": False, "error": "missing_scope"}))
+@pytest.mark.parametrize("before", [0, 1])  # it may not list the channels, or not read in this one
+def test_a_reader_without_rights_repeats_rather_than_stays_silent(slack: Slack, token: Secret, before: int):
+    slack.stub.fail(*[Fault(accept=True)] * before, Fault(answer={"ok": False, "error": "missing_scope"}))
     outcome = channel_of(slack, token).send(a_message(uncertain=True))
     assert outcome.sent
     assert len(slack.shown) == 1

@@ -28,6 +28,8 @@ class Message:
     """What the channel answered to the incident's first message: where to update in place."""
     uncertain: bool = False
     """An earlier attempt may have arrived: look before you repeat."""
+    wanted_at: float = 0.0
+    """When it was intended: no attempt of it is older."""
 
 
 class Channel(Protocol):

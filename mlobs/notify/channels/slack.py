@@ -1,8 +1,8 @@
 """Slack through slack-sdk: one message an incident, kept up to date in place, evidence in its thread.
 
 Texts go into `rich_text` elements, which Slack shows literally: no markup, mention or link can come out of
-a name. After an attempt whose end nobody knows, the channel's recent messages are searched for the
-incident's key in their metadata before anything is sent again, and the thread for the line.
+a name. After an attempt whose end nobody knows, the channel's messages are searched for the incident's
+key in their metadata before anything is sent again (`slack_search`), and the thread for the line.
 
 The bot needs the scopes chat:write, channels:history and channels:read (groups:history and groups:read for a
 private channel); without the reading ones it works and may repeat a message after a crash.
@@ -10,7 +10,6 @@ private channel); without the reading ones it works and may repeat a message aft
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import logging
 from collections.abc import Mapping
@@ -24,6 +23,16 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from mlobs.errors import ConfigError, Problem
 from mlobs.notify.channels.base import ACKNOWLEDGE, Message
 from mlobs.notify.channels.slack_http import BoundedClient
+from mlobs.notify.channels.slack_search import (
+    Finder,
+    StillLookingError,
+    error_of,
+    line_is_there,
+    may_look_later,
+    next_cursor,
+    payload_of,
+    said,
+)
 from mlobs.notify.drawing import announcement, headline, plain, sections, trace_line, where_and_when
 from mlobs.notify.page import FIRING, RESOLVED, TEST, Page
 from mlobs.notify.retry import Outcome, Reason, judge_status, retry_after, sent
@@ -32,8 +41,6 @@ from mlobs.secret import Secret
 EVENT_TYPE, LINE_TYPE = "mlobs_incident", "mlobs_line"
 """What the metadata of an incident's message and of a line in its thread is called."""
 DEFAULT_BASE = "https://slack.com/api/"
-LOOKED_THROUGH = 200
-"""Messages that are searched for the key after an uncertain end."""
 
 _SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)  # noqa: LOG001 - outside of the tree: no handler
 """slack-sdk's DEBUG log prints what it sends and where to; it gets this, which says nothing."""
@@ -97,6 +104,7 @@ class SlackChannel:
         self._token = token
         self._base = _checked_base(name, base_url)
         self._interactive = interactive
+        self._finder = Finder()
         self._timeout = int(timeout)
 
     def send(self, message: Message) -> Outcome:
@@ -112,15 +120,17 @@ class SlackChannel:
             return self._say(client, message)
         except SlackApiError as problem:
             return _judge(problem, message.at)
+        except StillLookingError:
+            return Outcome(False, Reason.TIMEOUT, True, uncertain=True, detail="looking for the lost attempt")
         except (TimeoutError, URLError, OSError, http.client.HTTPException) as problem:
             return _transport(problem)
         except SlackClientError as problem:
             return Outcome(False, Reason.MALFORMED_ANSWER, True, detail=type(problem).__name__)
 
     def _say(self, client: Any, message: Message) -> Outcome:
-        ref, said = message.ref, ""
+        ref, there = message.ref, ""
         if ref is None and message.uncertain and message.kind != TEST:
-            ref, said = self._look(client, message)
+            ref, there = self._look(client, message)
         if ref is None:
             ref = self._post(client, message)
             return sent(ref)
@@ -128,11 +138,14 @@ class SlackChannel:
         try:
             self._call(client.chat_update, message, channel=channel, ts=ts)
         except SlackApiError as problem:
-            if _error(problem) not in _GONE:
+            if error_of(problem) not in _GONE:
                 raise
             return sent(self._post(client, message))
         worth = message.kind in (FIRING, RESOLVED) or message.page.changed
-        if worth and said != _said(message) and not self._line_is_there(client, message, channel, ts):
+        told = there == said(message)
+        if worth and not told and message.uncertain:
+            told = line_is_there(client, message, (channel, ts), LINE_TYPE)
+        if worth and not told:
             self._thread(client, message, channel, ts)
         return sent(ref)
 
@@ -154,7 +167,7 @@ class SlackChannel:
         try:
             return method(**target, **full)
         except SlackApiError as problem:
-            if _error(problem) not in _BAD_BLOCKS:
+            if error_of(problem) not in _BAD_BLOCKS:
                 raise
             return method(**target, text=text, blocks=[])
 
@@ -170,64 +183,41 @@ class SlackChannel:
             unfurl_media=False,
         )
 
-    def _look(self, client: Any, message: Message) -> tuple[str | None, str]:
+    def _look(self, client: BoundedClient, message: Message) -> tuple[str | None, str]:
         """`channel/ts` of the incident's message if it is there already, and what it says; None when it is
         not, or we may not look.
         """
-        try:
-            channel = self._channel_id or self._resolve(client)
-            if channel is None:
-                return None, ""
-            answer = client.conversations_history(
-                channel=channel, include_all_metadata=True, limit=LOOKED_THROUGH
-            )
-        except SlackApiError as problem:
-            if _may_not_look(problem):
-                return None, ""
-            raise
-        for one in answer.get("messages", []):
-            payload = _payload_of(one, EVENT_TYPE)
-            if payload.get("dedup_key") == message.dedup_key:
-                return f"{channel}/{one['ts']}", str(payload.get("said", ""))
-        return None, ""
+        channel = self._channel_id or self._resolve(client)
+        if channel is None:
+            return None, ""
+        one = self._finder.find(client, channel, message, EVENT_TYPE)
+        if not one:
+            return None, ""
+        return f"{channel}/{one['ts']}", str(payload_of(one, EVENT_TYPE).get("said", ""))
 
-    def _line_is_there(self, client: Any, message: Message, channel: str, ts: str) -> bool:
-        """Whether the line of an attempt without an end is in the thread; False when we may not look."""
-        if not message.uncertain:
-            return False
+    def _resolve(self, client: BoundedClient) -> str | None:
+        """Id of `#name`; None when there is none that we may see."""
         cursor = ""
-        try:
-            for _ in range(20):
-                answer = client.conversations_replies(
-                    channel=channel, ts=ts, include_all_metadata=True, limit=LOOKED_THROUGH, cursor=cursor
+        while client.may_go_on():
+            try:
+                answer = client.conversations_list(
+                    limit=1000,
+                    cursor=cursor or None,
+                    exclude_archived=True,
+                    types="public_channel,private_channel",
                 )
-                if any(
-                    _payload_of(one, LINE_TYPE).get("said") == _said(message)
-                    for one in answer.get("messages", [])
-                ):
-                    return True
-                cursor = (answer.get("response_metadata") or {}).get("next_cursor", "")
-                if not cursor:
-                    break
-        except SlackApiError as problem:
-            if not _may_not_look(problem):
-                raise
-        return False
-
-    def _resolve(self, client: Any) -> str | None:
-        """Id of `#name`."""
-        cursor = ""
-        for _ in range(20):
-            answer = client.conversations_list(
-                limit=1000, cursor=cursor, exclude_archived=True, types="public_channel,private_channel"
-            )
-            for one in answer.get("channels", []):
+            except SlackApiError as problem:
+                if may_look_later(problem):
+                    raise
+                return None
+            found: list[Mapping[str, Any]] = answer.get("channels") or []
+            for one in found:
                 if one.get("name") == self._channel.removeprefix("#"):
                     self._channel_id = str(one["id"])
                     return self._channel_id
-            cursor = (answer.get("response_metadata") or {}).get("next_cursor", "")
+            cursor = next_cursor(answer)
             if not cursor:
-                break
+                return None
         return None
 
 
@@ -319,25 +309,8 @@ def _payload(message: Message) -> dict[str, str]:
         "dedup_key": message.dedup_key,
         "key": _safe(message.page.key),
         "kind": message.kind,
-        "said": _said(message),
+        "said": said(message),
     }
-
-
-def _said(message: Message) -> str:
-    """Tells a repetition from a message that took in other news while it waited for its next attempt."""
-    text = f"{message.number} {message.kind} {announcement(message.kind, message.page)}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _payload_of(one: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    """What we wrote to a message of Slack's; empty when it is not ours, or of another kind."""
-    metadata = one.get("metadata") or {}
-    return (metadata.get("event_payload") or {}) if metadata.get("event_type") == kind else {}
-
-
-def _may_not_look(problem: Any) -> bool:
-    """No right to read: better twice than not at all."""
-    return _REASONS.get(_error(problem)) in (Reason.UNAUTHORIZED, Reason.NOT_FOUND)
 
 
 def _checked_base(name: str, base: str) -> str:
@@ -353,18 +326,12 @@ def _checked_base(name: str, base: str) -> str:
     return base if base.endswith("/") else base + "/"
 
 
-def _error(problem: Any) -> str:
-    """Slack's word for what is wrong; empty when the answer was no JSON object."""
-    data = getattr(problem.response, "data", None)
-    return str(data.get("error", "")) if isinstance(data, dict) else ""
-
-
 def _judge(problem: Any, now: float) -> Outcome:
     """`ok: false`, or a status other than 200."""
     response = problem.response
     status = int(getattr(response, "status_code", 0) or 0)
     headers = {str(k).lower(): str(v) for k, v in (getattr(response, "headers", None) or {}).items()}
-    word = _error(problem)
+    word = error_of(problem)
     reason = _REASONS.get(word)
     if status == 429 or reason is Reason.RATE_LIMITED:
         wait = retry_after(headers.get("retry-after"), now)

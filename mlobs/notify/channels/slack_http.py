@@ -33,6 +33,10 @@ class BoundedClient(WebClient):
         super().__init__(**options)
         self._until = time.monotonic() + REQUESTS_A_MESSAGE * self.timeout
 
+    def may_go_on(self) -> bool:
+        """Whether there is time for one more look, and for what is said after it."""
+        return self._until - time.monotonic() > (REQUESTS_A_MESSAGE - 1) * self.timeout
+
     def _perform_urllib_http_request_internal(self, url: str, req: Request) -> dict[str, Any]:  # noqa: ARG002
         """The one place where slack-sdk opens an address; the address is ours, checked to be http(s)."""
         left = min(float(self.timeout), self._until - time.monotonic())
