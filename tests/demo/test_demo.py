@@ -50,6 +50,7 @@ def test_both_faults_are_paged_and_named_and_the_quiet_stretch_is_silent(tmp_pat
         code = process.wait(timeout=60)
     finally:
         process.kill()
+        process.wait()
     no_traceback(folder, out.read_text() + err.read_text())
     assert code == 0, printed
     assert "2 of 2 causes paged, 2 named rightly, 0 false pages" in printed
@@ -79,6 +80,7 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
+        process.wait()
     assert process.returncode == 3
     assert "Traceback" not in errors
     eventually(lambda: children_about(tmp_path) == 0, "no children", timeout=30)
