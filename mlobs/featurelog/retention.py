@@ -1,14 +1,21 @@
 """Retention: what is older than asked goes, and never because a clock jumped.
 
 Age is counted from the lesser of the clock and the newest event time in the lake: with no new data nothing
-expires. And where that moment lies more than `MAX_STEP` after the one of the run before, nothing is
-removed: the clock of this machine, or of the one that wrote, has jumped, or nobody ran for a week. Smaller
-jumps show on a machine that has not restarted since: its clock went on by more than its uptime did. A person
-then looks and says `accept_clock`; a clock that is set right again needs nobody.
+expires. Nothing is removed, and a person looks and says `accept_clock`, where since the run before
+
+- that moment moved by more than `MAX_STEP`: the clock of this machine, or of the one that wrote, has jumped,
+  or nobody ran for a week;
+- the clock went on by `MAX_AHEAD` more than the machine was up, if it was not restarted;
+- there is, if it was, or is another machine, a stretch in which nobody logged anything, of more than `quiet`
+  seconds: a day, or a tenth of what is kept. A clock that jumps while the machine is down leaves such a hole,
+  and so does a service that was down for so long. What jumps less removes at most that much too early.
+
+A clock that is set right again needs nobody.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -21,6 +28,8 @@ STATE: Final = "lake/retention.json"
 MAX_STEP: Final = 7 * 86400.0
 MAX_AHEAD: Final = 3600.0
 """Seconds by which a clock may gain on the uptime between two runs."""
+MAX_QUIET: Final = 86400.0
+"""Seconds without a record across a restart, at most, however long is kept."""
 
 
 class Uptime(NamedTuple):
@@ -60,27 +69,56 @@ def plan_expiry(
     reference = min(now, newest)
     before = _last_run(lake)
     if before is not None and not accept_clock:
-        _must_be_steady(lake, before, reference, now, uptime)
+        problem = _unsteady(before, entries, keep, reference, now, uptime)
+        if problem:
+            raise UnavailableError(
+                Problem(
+                    f"retention of {lake.storage.where}",
+                    *problem,
+                    "nothing was removed; check the clocks, then run once with --accept-clock",
+                )
+            )
     horizon = reference - keep
     gone = tuple(entry for entry in entries if all(file.end < horizon for file in entry.files))
     return Expiry(horizon, gone, now, uptime)
 
 
-def _must_be_steady(lake: Lake, before: _State, reference: float, now: float, uptime: Uptime | None) -> None:
-    step, most, unit = reference - before.reference, MAX_STEP, 86400.0
-    if step <= most and uptime is not None and uptime.boot == before.boot:
-        step, most, unit = now - before.now - (uptime.seconds - before.uptime), MAX_AHEAD, 3600.0
-    if step <= most:
-        return
-    words = "days since the last run" if unit > 3600 else "h more than the machine was up"
-    raise UnavailableError(
-        Problem(
-            f"retention of {lake.storage.where}",
-            f"a clock that went on by at most {most / unit:g} {words}",
-            f"{step / unit:.1f}",
-            "nothing was removed; check the clocks, then run once with --accept-clock",
+def quiet(keep: float) -> float:
+    """Seconds for which nobody may have logged across a restart, where `keep` seconds are kept."""
+    return min(MAX_QUIET, max(MAX_AHEAD, keep / 10))
+
+
+def _unsteady(
+    before: _State,
+    entries: Sequence[Entry],
+    keep: float,
+    reference: float,
+    now: float,
+    uptime: Uptime | None,
+) -> tuple[str, str] | None:
+    """What was expected of the clock, and what it did; None where nothing speaks of a jump."""
+    step = reference - before.reference
+    if step > MAX_STEP:
+        return (
+            f"a clock that went on by at most {MAX_STEP / 86400:g} days since the last run",
+            f"{step / 86400:.1f}",
         )
-    )
+    if uptime is not None and uptime.boot == before.boot:
+        ahead = now - before.now - (uptime.seconds - before.uptime)
+        most = f"a clock that went on by at most {MAX_AHEAD / 3600:g} h more than the machine was up"
+        return (most, f"{ahead / 3600:.1f}") if ahead > MAX_AHEAD else None
+    silent = _longest_silence(entries, before.now or before.reference, reference)
+    most = f"records in every {quiet(keep) / 3600:g} h since the run before, on a machine that was restarted"
+    return (most, f"none for {silent / 3600:.1f} h") if silent > quiet(keep) else None
+
+
+def _longest_silence(entries: Sequence[Entry], start: float, end: float) -> float:
+    """Seconds of the longest stretch between `start` and `end` with no event time in it, to the hour."""
+    longest, at = 0.0, start
+    for first, last in sorted((file.start, file.end) for entry in entries for file in entry.files):
+        longest = max(longest, min(first, end) - at)
+        at = max(at, last)
+    return max(longest, end - at)
 
 
 def expire(lake: Lake, plan: Expiry, keep: float) -> None:

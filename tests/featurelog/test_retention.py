@@ -1,17 +1,19 @@
 """Retention removes what is old, and never because a clock jumped."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from mlobs.cli import app
 from mlobs.errors import UnavailableError
 from mlobs.featurelog.compact import compact
-from mlobs.featurelog.lake import Lake
-from mlobs.featurelog.retention import Uptime, expire, plan_expiry
-from mlobs.featurelog.storage import DiskStorage
+from mlobs.featurelog.lake import MANIFEST, Entry, Lake, LakeFile
+from mlobs.featurelog.retention import Uptime, expire, plan_expiry, quiet
+from mlobs.featurelog.storage import DiskStorage, Storage
 from tests.featurelog.helpers import opened, read_all, record
 
 DAY = 86400.0
@@ -75,9 +77,79 @@ def test_a_jump_of_two_days_shows_on_a_machine_that_was_not_restarted(tmp_path: 
     assert days_left(tmp_path) == [10, 11, 12, 18]
     set_right = plan_expiry(lake, 3 * DAY, 12 * DAY + 300, uptime=Uptime("boot", 800.0))
     assert set_right.rows == 0, "a clock that is set right again needs nobody"
-    for elapsed in (Uptime("boot", 500.0 + 6 * DAY), Uptime("another", 3.0)):
-        assert plan_expiry(lake, 3 * DAY, 18 * DAY, uptime=elapsed).rows == 3, "six days have gone by"
+    elapsed = Uptime("boot", 500.0 + 6 * DAY)
+    assert plan_expiry(lake, 3 * DAY, 18 * DAY, uptime=elapsed).rows == 3, "six days have gone by"
     assert plan_expiry(lake, 3 * DAY, 18 * DAY + 300, True, Uptime("boot", 800.0)).rows == 3
+
+
+RESTARTED = (Uptime("another", 300.0), Uptime("another", 40 * DAY), None)
+"""Restarted; another machine that was up; not Linux."""
+HOUR = 3600.0
+
+
+class Memory(Storage):
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.where = "memory"
+
+    def names(self, folder: str) -> list[str]:
+        return sorted(name.rpartition("/")[2] for name in self.files if name.rpartition("/")[0] == folder)
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self.files[name]
+        except KeyError:
+            raise FileNotFoundError(name) from None
+
+    def write(self, name: str, data: bytes) -> None:
+        self.files[name] = data
+
+    def delete(self, name: str) -> None:
+        self.files.pop(name, None)
+
+
+def logged(storage: Storage, hours: Iterable[int]) -> Lake:
+    """Ten records in the middle of each hour, each hour a commit."""
+    for hour in hours:
+        at = hour * HOUR + 1800
+        file = LakeFile(f"lake/{hour}.parquet", "fraud", 10, at - 1700, at + 1700, {})
+        entry = Entry(1, f"{hour}", at + 1800, [], [file], {})
+        storage.write(f"{MANIFEST}/{entry.name}", msgspec.json.encode(entry))
+    return Lake(storage)
+
+
+def run_before(storage: Storage, keep: float) -> None:
+    """Ten days are logged, and retention ran at their end."""
+    lake = logged(storage, range(240))
+    expire(lake, plan_expiry(lake, keep, 240 * HOUR, uptime=Uptime("boot", 500.0)), keep)
+
+
+@pytest.mark.parametrize("uptime", RESTARTED)
+def test_a_jump_across_a_restart_shows_by_the_hours_in_which_nobody_logged(uptime: Uptime | None) -> None:
+    storage, keep, jump = Memory(), 10 * DAY, 26
+    run_before(storage, keep)
+    lake, now = logged(storage, range(240 + jump, 242 + jump)), (242 + jump) * HOUR
+    for later in (0.0, 3 * DAY):
+        with pytest.raises(UnavailableError, match=r"every 24 h since .* none for 26\.0 h.*accept-clock"):
+            plan_expiry(lake, keep, now + later, uptime=uptime)
+    assert plan_expiry(lake, keep, 240.5 * HOUR, uptime=uptime).rows == 0, "a clock that is set right again"
+    assert plan_expiry(lake, keep, now, True, uptime).rows == 10 * (1 + jump)
+
+
+@pytest.mark.parametrize("uptime", RESTARTED)
+def test_days_in_which_others_logged_have_gone_by_across_a_restart(uptime: Uptime | None) -> None:
+    """The machine was down, or cron ran the command once in a while: nobody has to be asked."""
+    storage, keep = Memory(), 10 * DAY
+    run_before(storage, keep)
+    lake = logged(storage, [*range(240, 260), *range(275, 380)])  # and a night without a call
+    assert plan_expiry(lake, keep, 380 * HOUR, uptime=uptime).rows == 10 * (380 - 240 - 1)
+    assert plan_expiry(lake, keep, 401 * HOUR, uptime=uptime).rows == 10 * (380 - 240 - 1), (
+        "the newest counts"
+    )
+
+
+def test_what_is_kept_shortly_is_removed_by_smaller_jumps_and_less_is_allowed() -> None:
+    assert [quiet(days * DAY) / 3600 for days in (365, 10, 5, 1, 0.1)] == [24, 24, 12, 2.4, 1]
 
 
 def test_the_state_of_an_older_version_is_read(tmp_path: Path) -> None:
