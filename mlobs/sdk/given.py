@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from numbers import Number
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -84,7 +85,7 @@ def label_given(where: str, value: object) -> str:
     """A text or number as a label value; None is the empty one. Raises UsageError for anything else."""
     if value is None:
         return ""
-    if not isinstance(value, str | int | float):
+    if not isinstance(value, str | Number):
         raise refuse(where, "a text", value, "name it, for example '2026-11-01'")
     return clean_label(value)
 

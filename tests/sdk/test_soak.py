@@ -18,7 +18,7 @@ import pytest
 RATE = 5000
 NIGHTLY_S = 1800.0
 SLICE_S = 5.0
-FLAT = (2 * 1024, 4_000)
+FLAT = (1024, 4_000)
 """KiB between the second quarter of the run and the last one, and blocks of objects in use: half an hour
 leaves 6,000 if each commit of the feature log leaves one."""
 FLAT_IN_THE_SLICE = (4 * 1024, 20_000)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import mlobs
 
@@ -14,7 +17,7 @@ import mlobs
 def test_a_signal_handler_that_calls_the_observed_function_does_not_hang() -> None:
     script = """
 import signal, mlobs, faulthandler
-faulthandler.dump_traceback_later(20, exit=True)
+faulthandler.dump_traceback_later(60, exit=True)
 mlobs.init(service="s", sample=1.0)
 calls = 0
 @mlobs.observe(model="m")
@@ -28,8 +31,24 @@ for _ in range(200_000):
     score({})
 signal.setitimer(signal.ITIMER_REAL, 0)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_signal_handler_is_installed_whatever_is_set_up(tmp_path: Path) -> None:
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    exporter = InMemorySpanExporter()
+    mlobs.init(service="s", sample=1.0, feature_log=tmp_path / "log", exporter=exporter)
+    server = mlobs.start_metrics_server()
+    try:
+        mlobs.job(name="j")(lambda: mlobs.observe(model="m")(lambda request: 0.5)({}))()
+        assert mlobs.flush(60)
+        assert exporter.get_finished_spans()
+        assert {number: signal.getsignal(number) for number in signal.valid_signals()} == before
+    finally:
+        server.close()
+        assert mlobs.close(60)
+    assert {number: signal.getsignal(number) for number in signal.valid_signals()} == before
 
 
 def test_a_fork_before_init_counts_the_parents_calls_once() -> None:

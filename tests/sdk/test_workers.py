@@ -478,6 +478,7 @@ def test_in_flight_is_of_the_living_and_what_the_dead_began_is_over(tmp_path: Pa
     other = crew(tmp_path)
     assert shown(other)[REQUEST.name, "m", "1"][0] == 5
     die(one)
+    assert rundir.member_name(rundir.process(os.getpid())) in one.file.path.name, "a process of its pid lives"
     found = shown(other)[REQUEST.name, "m", "1"]
     assert (found[0], found[2]) == (2, 2)
 
