@@ -52,6 +52,11 @@ PREPROCESS: Final = "preprocess"
 INFERENCE: Final = "inference"
 POSTPROCESS: Final = "postprocess"
 
+PREDICTION: Final = "prediction"
+"""What drift calls the model's output among the features."""
+FEATURE_PREDICTION: Final = "features.prediction"
+"""... and a feature that has that name, as that of a model which another one feeds."""
+
 ANY_CHECK: Final = "any"
 """`check` of a row that fails one check or more: rows are counted once, however many checks fail."""
 

@@ -50,6 +50,7 @@ def check(
         Path | None, typer.Option("--checks", help="Reviewed checks: what `build --checks` wrote.")
     ] = None,
     alias: AliasOption = None,
+    score: Annotated[str | None, typer.Option(help="Column with the model's output.")] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="KS, Wasserstein and categories without bins; two tables.")
     ] = False,
@@ -67,17 +68,17 @@ def check(
     from mlobs.cli.drift_report import draw_evidently, evidently_can, write_html
     from mlobs.cli.drift_view import comparison_json, print_comparison, print_json
     from mlobs.drift.columns import lean_pool
-    from mlobs.drift.compare import compare, made_exact
+    from mlobs.drift.compare import compare, made_exact, with_unknown
 
     lean_pool()
     for option, given in (("--exact", exact), ("--joint", joint)):
         if given:
             _needs_table(option, reference)
     if evidently is not None:
-        evidently_can(reference, current, bool(alias))
+        evidently_can(reference, current, bool(alias or score))
     chosen = _names(columns)
     aliases = aliases_of(alias, checks=checks)
-    known = _open_reference(reference, chosen, aliases, quiet=as_json, joint=_names(joint))
+    known = _open_reference(reference, chosen, aliases, score, quiet=as_json, joint=_names(joint))
     known = known if checks is None else declared_reference(known, checks)
     kept: list[State] = []
     notes: list[str] = []
@@ -85,17 +86,19 @@ def check(
         from mlobs.cli.drift_pool import profile_whole
         from mlobs.drift.compare import compare_state
 
-        state, types, notes = profile_whole(known, current, engine, master, workers, aliases)
+        state, types, notes = profile_whole(known, current, engine, master, workers, aliases, score)
         kept.append(state)
         result = compare_state(known, state, current, types, min_rows=min_rows)
+        present = list(types)
     else:
-        source = _open(current, list(known.spec.columns), aliases)
-        batches = _progress(source, as_json)
+        source = _open(current, list(known.spec.columns), aliases, score)
+        batches, present = _progress(source, as_json), source.schema.names
         result = compare(known, batches, current, min_rows=min_rows, keep=kept.append)
+    # Who names columns has passed over the others.
+    result = with_unknown(result, known.spec, present if chosen is None else None)
     if exact:
-        result = made_exact(
-            result, known.spec, _columns_of(reference, aliases), _columns_of(current, aliases)
-        )
+        whole = [_columns_of(path, aliases, score) for path in (reference, current)]
+        result = made_exact(result, known.spec, *whole)
     if html is not None:
         write_html(html, result, known, kept[-1])
     if evidently is not None:
@@ -210,23 +213,23 @@ def diff(
     new: Annotated[Path, typer.Argument(help="The one to come.")],
     as_json: Annotated[bool, typer.Option("--json", help="Strict JSON on stdout.")] = False,
 ) -> None:
-    """What changes from one reference to another: columns, kinds, limits, categories. Exit 1 if anything
-    does.
+    """What changes from one reference to another: columns, limits, categories, slices, segments, joint
+    columns, checks of rows, checks that are off, worst days by a point or more. Exit 1 if anything does.
 
     Example: mlobs drift reference diff january.mlref february.mlref
     """
-    from mlobs.cli.drift_view import print_json
+    from mlobs.cli.drift_view import differences_json, print_json, print_line
     from mlobs.drift.mlref import read_reference
-    from mlobs.drift.reference import differences
+    from mlobs.drift.refdiff import differences
 
     found = differences(read_reference(old), read_reference(new))
     if as_json:
-        print_json({"differences": found})
+        print_json(differences_json(found))
     elif not found:
         typer.echo("no difference")
     else:
-        for line in found:
-            typer.echo(line)
+        for one in found:
+            print_line(one.text)
     raise typer.Exit(1 if found else 0)
 
 
@@ -234,6 +237,7 @@ def _open_reference(
     path: str,
     columns: list[str] | None,
     aliases: Mapping[str, str],
+    score: str | None,
     quiet: bool,
     joint: list[str] | None = None,
 ) -> Reference:
@@ -245,18 +249,27 @@ def _open_reference(
     if is_reference(path):
         found = renamed_columns(read_reference(path), aliases)
         return found if columns is None else chosen_columns(found, columns)
-    source = _open(path, columns, aliases)
+    source = _open(path, None if columns is None else [*columns, *([score] if score else [])], aliases)
     return build_reference(
-        lambda: _progress(source, quiet), _stem(path), features=columns, source=path, block=joint or ()
+        lambda: _progress(source, quiet),
+        _stem(path),
+        features=columns,
+        score_column=score,
+        source=path,
+        block=joint or (),
     )
 
 
-def _open(path: str, columns: list[str] | None, aliases: Mapping[str, str]) -> Source:
-    from mlobs.drift.aliased import aliased, with_old_names
+def _open(
+    path: str, columns: list[str] | None, aliases: Mapping[str, str], score: str | None = None
+) -> Source:
+    """The table, its columns under the names in force; the model's output and its namesake under theirs."""
+    from mlobs.drift.aliased import aliased, names_of_score, with_old_names
     from mlobs.drift.readers import open_table
 
-    wanted = None if columns is None else with_old_names(columns, aliases)
-    return aliased(open_table(path, wanted), aliases)
+    own = names_of_score(score)
+    wanted = None if columns is None else with_old_names(with_old_names(columns, own), aliases)
+    return aliased(aliased(open_table(path, wanted), aliases), own)
 
 
 def _stem(path: str) -> str:
@@ -274,14 +287,14 @@ def _needs_table(option: str, path: str) -> None:
         )
 
 
-def _columns_of(path: str, aliases: Mapping[str, str]) -> Whole:
+def _columns_of(path: str, aliases: Mapping[str, str], score: str | None) -> Whole:
     """Whole columns of a table, one at a time."""
     import pyarrow as pa
 
     from mlobs.drift.arrays import one_array
 
     def column(name: str) -> Any:
-        parts = [batch.column(name) for batch in _open(path, [name], aliases).batches()]
+        parts = [batch.column(name) for batch in _open(path, [name], aliases, score).batches()]
         return one_array(pa.chunked_array([chunk for part in parts for chunk in part.chunks]))
 
     return column

@@ -23,6 +23,7 @@ def profile_whole(
     master: str,
     workers: int,
     aliases: Mapping[str, str] | None = None,
+    score: str | None = None,
 ) -> tuple[State, dict[str, str], list[str]]:
     """(state of all files below `source` as one table, types of the columns, what of them differs from file
     to file). Raises UnreadableError for the first file that cannot be read: a table counts whole."""
@@ -39,7 +40,7 @@ def profile_whole(
     known = load_reference(data, reference.name)
     with open_engine(engine, master, workers) as running:
         slices = running.slices([source])
-        job = Job(data, Keying(), tuple((aliases or {}).items()))
+        job = Job(data, Keying(score=score), tuple((aliases or {}).items()))
         outcomes = sorted(running.profile(slices, job), key=lambda one: one.slice.path)
     broken = next((one for one in outcomes if one.problem), None)
     if broken is not None:

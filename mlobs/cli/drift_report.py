@@ -33,7 +33,9 @@ def write_html(path: Path, result: Comparison, reference: Reference, current: St
 def evidently_can(reference: str, current: str, renamed: bool) -> None:
     """Before the long work: UsageError for what evidently cannot read, MissingExtraError without it."""
     if renamed:
-        raise UsageError.of("--evidently", "columns of one name in both files", "--alias", "use --html")
+        raise UsageError.of(
+            "--evidently", "columns under their own names", "--alias or --score", "use --html"
+        )
     for given in (reference, current):
         if "://" in given:
             raise UsageError.of("--evidently", "files on this machine", given, "copy it here, or use --html")

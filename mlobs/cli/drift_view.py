@@ -5,21 +5,32 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mlobs.drift.checks import CheckResult
+from mlobs.drift.checks import CheckResult, DayShares
 from mlobs.drift.compare import ColumnReport, Comparison
 from mlobs.drift.multivariate import joint_text
+from mlobs.drift.refdiff import (
+    Difference,
+    limit_json,
+    limits_of,
+    rows_judged,
+    rows_text,
+    slicing_text,
+    span_text,
+)
 from mlobs.drift.reference import WHOLE, Reference
 from mlobs.drift.score import Score
-from mlobs.drift.spec import CHECKS, DUPLICATES, FRESHNESS, ROWS, VOLUME
+from mlobs.drift.spec import NEGATIVE, ColumnSpec
 
 _STYLES = {"ok": "green", "drifted": "bold red", "insufficient": "yellow", "absent": "yellow"}
-_MARGIN = 0.05
+_SEGMENTS = 20
 
 
 def print_json(value: Any) -> None:
@@ -88,85 +99,127 @@ def print_comparison(result: Comparison) -> None:
     )
 
 
+def differences_json(found: Sequence[Difference]) -> dict[str, Any]:
+    """The differences as sentences, and each in its parts."""
+    parts = [{"column": one.column, "what": one.what, "old": one.old, "new": one.new} for one in found]
+    return {"differences": [one.text for one in found], "changes": parts}
+
+
+def print_line(text: str) -> None:
+    """A line with names of users in it."""
+    typer.echo(_plain(text))
+
+
 def reference_json(reference: Reference) -> dict[str, Any]:
-    """What a reference holds, as plain data."""
+    """What a reference holds, as plain data. Limits of times are seconds, of moments since the epoch."""
     days = reference.days[WHOLE]
-    columns = []
-    for column in reference.spec.columns.values():
-        limits = {check: days.limit(column.name, check, _MARGIN) for check in CHECKS}
-        columns.append(
-            {
-                "name": column.name,
-                "kind": column.kind,
-                "arrow": column.arrow,
-                "limits": column.limits,
-                "bins": column.cells,
-                "categories": list(column.categories[:50]),
-                "worst_day": {
-                    check: {"share": limit.worst, "day": limit.day, "off": limit.off}
-                    for check, limit in limits.items()
-                    if limit.days
-                },
-            }
-        )
+    columns = [
+        {
+            "name": column.name,
+            "kind": column.kind,
+            "arrow": column.arrow,
+            "limits": column.limits,
+            "bins": column.cells,
+            "categories": list(column.categories[:50]),
+            "worst_day": {check: limit_json(limit) for check, limit in limits_of(column, days).items()},
+        }
+        for column in reference.spec.columns.values()
+    ]
+    segments = sorted(set(reference.days) - {WHOLE})
     return {
         "name": reference.name,
         "id": reference.id,
         "model_version": reference.model_version,
         "rows": reference.rows,
         "days": len(days.labels),
-        "segments": sorted(set(reference.days) - {WHOLE}),
-        "rows_judged": _rows_judged(reference),
+        "slices": slicing_text(reference.slicing),
+        "segments": segments,
+        "by_segment": {segment: _segment_json(reference, segment) for segment in segments},
+        "rows_judged": rows_judged(reference),
         "joint": list(reference.spec.block),
         "source": reference.source,
         "columns": columns,
     }
 
 
-def _rows_judged(reference: Reference) -> dict[str, Any]:
-    """Checks of rows as a whole that were asked for, with what the days say of them."""
-    days = reference.days[WHOLE]
-    found: dict[str, Any] = {}
-    if reference.spec.duplicates:
-        found[DUPLICATES] = {"worst": days.limit(ROWS, DUPLICATES, _MARGIN).worst}
-    if reference.spec.volume:
-        found[VOLUME] = {"least": min(days.rows), "most": max(days.rows)}
-    if reference.spec.freshness:
-        found[FRESHNESS] = {"longest_silence_seconds": max(days.silences)}
-    return found
+def _segment_json(reference: Reference, segment: str) -> dict[str, Any]:
+    """Days and rows of a segment, and its worst days where there is something to tell."""
+    days = reference.days[segment]
+    told = {
+        column.name: {
+            check: limit_json(limit)
+            for check, limit in limits_of(column, days).items()
+            if limit.worst or limit.off
+        }
+        for column in reference.spec.columns.values()
+    }
+    worst = {name: limits for name, limits in told.items() if limits}
+    return {"days": len(days.labels), "rows": sum(days.rows), "worst_day": worst}
 
 
 def print_reference(reference: Reference) -> None:
-    """Columns with their limits, and the checks that are off with the reason."""
+    """Columns with their limits, worst days, and the checks that are off with the day that turns them off;
+    then segments, checks of rows, joint columns."""
     console = Console(width=None if sys.stdout.isatty() else 200)
     days = reference.days[WHOLE]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("column", "kind", "limits", "worst day", "off"):
         table.add_column(name, overflow="fold")
     for column in reference.spec.columns.values():
-        limits = {check: days.limit(column.name, check, _MARGIN) for check in CHECKS}
-        worst = ", ".join(
-            f"{check} {limit.worst:.1%}" for check, limit in limits.items() if limit.worst and not limit.off
-        )
-        off = ", ".join(f"{check} ({limit.day or 'whole'})" for check, limit in limits.items() if limit.off)
-        span = "" if column.limits is None else f"{column.limits[0]:.6g} to {column.limits[1]:.6g}"
+        span = "" if column.limits is None else span_text(column)
         if column.categories:
             span = f"{len(column.categories) + len(column.known)} categories"
-        table.add_row(*(escape(_plain(text)) for text in (column.name, column.kind, span, worst, off)))
+        cells = (column.name, column.kind, span, *_worst_and_off(column, days))
+        table.add_row(*(escape(_plain(text)) for text in cells))
     console.print(table)
     segments = sorted(set(reference.days) - {WHOLE})
     console.print(
-        f"{escape(_plain(reference.name))}: {reference.rows:,} rows, {len(days.labels)} days, "
-        f"segments: {escape(_plain(', '.join(segments))) or 'none'}, id {reference.id[:12]}"
+        f"{escape(_plain(reference.name))}: {reference.rows:,} rows, {len(days.labels)} days "
+        f"({escape(_plain(slicing_text(reference.slicing)))}), segments: {len(segments) or 'none'}, "
+        f"id {reference.id[:12]}"
     )
-    for check, limits in _rows_judged(reference).items():
-        console.print(f"{check}: " + ", ".join(f"{name} {value:,.4g}" for name, value in limits.items()))
+    for segment in segments[:_SEGMENTS]:
+        console.print(escape(_plain(_segment_text(reference, segment))))
+    if len(segments) > _SEGMENTS:
+        console.print(f"and {len(segments) - _SEGMENTS} more segments: --json has them all")
+    for check, told in rows_judged(reference).items():
+        console.print(f"{check}: {rows_text(check, told)}")
     if reference.spec.block:
         console.print(escape(_plain("joint: " + ", ".join(reference.spec.block))))
     if len(days.labels) == 1:
         console.print(
             "[yellow]one day only: give --day or --time, so that the worst ordinary day is known[/]"
         )
+
+
+def _worst_and_off(column: ColumnSpec, days: DayShares) -> tuple[str, str]:
+    limits = limits_of(column, days)
+    worst = ", ".join(
+        f"{check} {limit.worst:.1%}" + (f" ({limit.day})" if limit.day else "")
+        for check, limit in limits.items()
+        if limit.worst and not limit.off
+    )
+    # A column that has both signs is no news: negative values are a check where there were none.
+    off = ", ".join(
+        f"{check} ({limit.day or 'whole'})"
+        for check, limit in limits.items()
+        if limit.off and check != NEGATIVE
+    )
+    return worst, off
+
+
+def _segment_text(reference: Reference, segment: str) -> str:
+    days = reference.days[segment]
+    off = []
+    for column in reference.spec.columns.values():
+        if column.name == reference.slicing.segment:
+            continue  # the same in all of its rows
+        whole = limits_of(column, reference.days[WHOLE])
+        for check, limit in limits_of(column, days).items():
+            if limit.off and not whole[check].off and check != NEGATIVE:
+                off.append(f"{column.name} {check} ({limit.day or 'whole'})")
+    text = f"segment {segment}: {len(days.labels)} days, {sum(days.rows):,} rows"
+    return text + (f"; off besides: {', '.join(off)}" if off else "")
 
 
 def _column_json(column: ColumnReport) -> dict[str, Any]:

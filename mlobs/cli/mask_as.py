@@ -12,6 +12,7 @@ from mlobs.errors import Problem, UsageError
 from mlobs.featurelog.keys import BLAKE2B, KEY_FILE_NAME, configured_keys, kept_keys
 from mlobs.featurelog.masking import Masker
 from mlobs.featurelog.maskschema import load_schema
+from mlobs.names import PREDICTION
 from mlobs.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,4 +53,4 @@ def masked_as(
         raise UsageError.of("--model", f"one of {known}", "nothing", "say whose features these are")
     masker, name = masker_of(settings), model or next((one.name for one in settings.models), "")
     own = [word for word in words if word]
-    return lambda batch: masked_table(as_table(batch), masker, name, words=own, score=score)
+    return lambda batch: masked_table(as_table(batch), masker, name, words=own, score=score or PREDICTION)

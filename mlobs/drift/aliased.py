@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlobs.drift.arrays import kind_of, one_array, text_of
 from mlobs.drift.columns import Columns, as_table
-from mlobs.drift.readers import Source
 from mlobs.drift.spec import NUMBER
+from mlobs.names import FEATURE_PREDICTION, PREDICTION
+
+if TYPE_CHECKING:
+    from mlobs.drift.readers import Source
 
 Aliases = Mapping[str, str]
 """Name in force by old name."""
@@ -69,6 +72,12 @@ def with_old_names(columns: Iterable[str], aliases: Aliases) -> list[str]:
     """The columns and what else they may be called in a file."""
     wanted = list(columns)
     return [*wanted, *(old for old, new in aliases.items() if new in wanted and old not in wanted)]
+
+
+def names_of_score(score: str | None) -> Aliases:
+    """Where the model's output is the column `score`, a column called as outputs are is a feature of that
+    name, and stands apart."""
+    return NONE if score in (None, PREDICTION) else {score: PREDICTION, PREDICTION: FEATURE_PREDICTION}
 
 
 def _renamed(schema: pa.Schema, aliases: Aliases) -> tuple[pa.Schema, tuple[tuple[int, ...], ...]]:

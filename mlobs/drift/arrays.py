@@ -52,6 +52,11 @@ def kind_of(kind: pa.DataType) -> str:
     return UNUSABLE
 
 
+def type_text(kind: pa.DataType) -> str:
+    """A type for people: that of its values, however they are stored."""
+    return type_text(kind.value_type) if pa.types.is_dictionary(kind) else str(kind)
+
+
 def plain(batch: pa.Table) -> pa.Table:
     """The table with columns whose layout Arrow's kernels do not know (views, runs, extensions) in a plain
     one."""

@@ -15,6 +15,7 @@ import numpy as np
 from mlobs.drift import bits
 from mlobs.drift.checks import CheckResult, new_categories
 from mlobs.drift.grid import Floats
+from mlobs.drift.moments import said, sort_of
 from mlobs.drift.spec import (
     CARDINALITY,
     CONSTANT,
@@ -35,6 +36,8 @@ from mlobs.drift.state import State, add, weighted_cells
 _DECILES = np.arange(1, 10) / 10
 _NEAR = 0.75
 """A conversion is named when the deciles it predicts miss by less than this share of their own spread."""
+_SPREAD = 9
+"""Points that stand for the values of a key beyond the limits."""
 _BETTER = 4.0
 """... and by this factor less than without it."""
 
@@ -118,19 +121,20 @@ def _range(column: ColumnSpec, current: State, reference: State | None) -> str:
         below, above = below + weight * counts.below, above + weight * counts.above
         infinite += weight * (counts.pos_inf + counts.neg_inf)
         rows += weight * counts.rows
-    low, high = column.limits or (float("nan"), float("nan"))
-    said = "declared" if column.declared else "training"
+    low, high = (_number(value, column) for value in column.limits or (float("nan"), float("nan")))
+    origin = "declared" if column.declared else "training"
     parts = []
     if below:
-        parts.append(f"{_percent(below / rows)} of rows below the {said} minimum {_number(low)}")
+        parts.append(f"{_percent(below / rows)} of rows below the {origin} minimum {low}")
     if above:
-        parts.append(f"{_percent(above / rows)} of rows above the {said} maximum {_number(high)}")
+        parts.append(f"{_percent(above / rows)} of rows above the {origin} maximum {high}")
     if infinite:
         parts.append(f"{_percent(infinite / rows)} of rows infinite")
-    text = " and ".join(parts) + f" (range; {said} range {_number(low)} to {_number(high)})"
+    text = " and ".join(parts) + f" (range; {origin} range {low} to {high})"
     seen = observed_quantiles(current, column, np.array([0.05, 0.5, 0.95]))
     if np.isfinite(seen).all():
-        text += f"; observed 5/50/95 %: {', '.join(_number(float(value)) for value in seen)}"
+        seen = np.rint(seen) if sort_of(column.arrow) else seen
+        text += f"; observed 5/50/95 %: {', '.join(_number(float(value), column) for value in seen)}"
     if reference is not None:
         guess = unit_hypothesis(reference, current, column)
         if guess:
@@ -168,10 +172,12 @@ def observed_quantiles(state: State, column: ColumnSpec, ranks: Floats) -> Float
             weights.append(np.full(3, cells[place] / 3))
     if outside:
         inside = sum(part.sum() for part in weights)
-        keys = np.array(sorted(outside), dtype=np.uint64)
-        share = np.array([outside[int(key)] for key in keys], dtype=np.float64)
-        centres.append(bits.middle(keys))
-        weights.append(share / share.sum() * max(cells.sum() - inside, 1e-9))
+        total = sum(outside.values()) / max(cells.sum() - inside, 1e-9)
+        for key, count in sorted(outside.items()):
+            # No nearer than its key tells, a 128th: of moments a quarter of a year. Between the extremes.
+            start, end = np.clip(bits.lower_edge([key, key + 1]), low, high)
+            centres.append(np.linspace(start, end, _SPREAD + 2)[1:-1])
+            weights.append(np.full(_SPREAD, count / total / _SPREAD))
     points, mass = np.concatenate(centres), np.concatenate(weights)
     order = np.argsort(points)
     upto = np.cumsum(mass[order])
@@ -215,7 +221,7 @@ def _same(state: State, column: ColumnSpec) -> str:
         counts = stratum.columns.get(column.name)
         if counts is not None and counts.values:
             if column.grid is not None:
-                return _number(counts.low)
+                return _number(counts.low, column)
             cell = int(np.flatnonzero(counts.cells)[0])
             if cell < len(column.categories):
                 return repr(column.categories[cell][:40])
@@ -228,5 +234,5 @@ def _percent(share: float) -> str:
     return f"{share * 100:.0f} %"
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.6g}"
+def _number(value: float, column: ColumnSpec) -> str:
+    return said(value, column.arrow, 4 if abs(value) < 1e5 else 6)

@@ -245,7 +245,7 @@ def run_checks(state: State, column: ColumnSpec, days: DayShares, margin: float)
             continue
         share, most = shares[check], column.most.get(check)
         if most is None:
-            limit = _limit(check, column, days, margin)
+            limit = limit_of(check, column, days, margin)
             failed = not limit.off and share > limit.worst + margin
             found = CheckResult(check, share, limit.worst, limit.day, limit.off, failed, limit.worst + margin)
         else:
@@ -257,7 +257,8 @@ def run_checks(state: State, column: ColumnSpec, days: DayShares, margin: float)
     return _one_finding(results)
 
 
-def _limit(check: str, column: ColumnSpec, days: DayShares, margin: float) -> Limit:
+def limit_of(check: str, column: ColumnSpec, days: DayShares, margin: float) -> Limit:
+    """What a share of the check is judged by where nothing was declared."""
     limit = days.limit(column.name, check, margin)
     if check in (ZERO, NEGATIVE):
         limit = _of_signs(check, limit)

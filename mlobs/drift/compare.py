@@ -13,10 +13,12 @@ from typing import Final
 
 import numpy as np
 
+from mlobs.drift.arrays import type_text
 from mlobs.drift.causes import describe, describe_rows
 from mlobs.drift.checks import CheckResult, is_masked, run_checks, run_table_checks
 from mlobs.drift.columns import Columns
 from mlobs.drift.exact import Whole, exact_scores
+from mlobs.drift.moments import said
 from mlobs.drift.multivariate import JointScore, joint_scores
 from mlobs.drift.profile import profile
 from mlobs.drift.reference import WHOLE, Reference
@@ -124,11 +126,20 @@ def compare(
     current = empty_state(spec.reference)
     types: dict[str, str] = {}
     for batch in batches:
-        types.update({field.name: str(field.type) for field in batch.schema})
+        types.update({field.name: type_text(field.type) for field in batch.schema})
         current = merge(current, profile(batch, spec))
     if keep is not None:
         keep(current)
     return judge_pair(reference, spec, current, where, types, min_rows, psi_margin, margin, significance)
+
+
+def with_unknown(result: Comparison, spec: Spec, present: Iterable[str] | None) -> Comparison:
+    """The comparison with the columns of the current table that the reference does not know and that were not
+    read; with none at all where `present` is None."""
+    if present is None:
+        return replace(result, extra=())
+    unknown = {name for name in present if name not in spec.columns and name not in spec.ignored}
+    return replace(result, extra=tuple(sorted(unknown.union(result.extra))))
 
 
 def compare_state(
@@ -219,13 +230,13 @@ def _judge(
             return DRIFTED, SCHEMA, "the current table has this column twice"
         return DRIFTED, MISSING, "the current table has no such column"
     if column.kind == UNUSABLE:
-        return ABSENT, UNSUPPORTED, f"{column.arrow} columns have no distribution here; nulls are counted"
+        return ABSENT, UNSUPPORTED, _unsupported(column, types.get(column.name, column.arrow))
     if current.effective_rows < min_rows or reference.rows < min_rows:
         fewest = min(current.effective_rows, reference.rows)
         return (
             INSUFFICIENT,
             INSUFFICIENT,
-            f"{fewest:.0f} rows, fewer than the {min_rows:g} that a verdict takes",
+            f"{_count(fewest, 'row')}, fewer than the {min_rows:g} that a verdict takes",
         )
     if failed:
         texts = [_check_detail(result, column, reference, current, types) for result in failed]
@@ -242,7 +253,7 @@ def _judge(
         return (
             INSUFFICIENT,
             INSUFFICIENT,
-            f"{fewest:.0f} values, fewer than the {min_rows:g} that a verdict takes",
+            f"{_count(fewest, 'value')}, fewer than the {min_rows:g} that a verdict takes",
         )
     constant = _constant(column, reference, current)
     if constant is not None:
@@ -265,6 +276,16 @@ def _check_detail(
     return detail
 
 
+def _unsupported(column: ColumnSpec, now: str) -> str:
+    text = f"{column.arrow} columns have no distribution here; nulls are counted"
+    differs = now.partition("<")[0] != column.arrow.partition("<")[0]
+    return f"{text}; it is {now} now" if differs else text
+
+
+def _count(number: float, word: str) -> str:
+    return f"{number:.0f} {word}" + ("" if round(number) == 1 else "s")
+
+
 def _constant(column: ColumnSpec, reference: Reference, current: State) -> tuple[str, str] | None:
     """Status and detail of a numeric column that is constant on both sides; None for any other."""
     if column.kind != NUMBER:
@@ -274,10 +295,10 @@ def _constant(column: ColumnSpec, reference: Reference, current: State) -> tuple
         return None
     about = "about " if abs(before) >= _WHOLE and column.arrow.startswith(("int", "uint")) else ""
     if before == after:
-        return CONSTANT, f"always {about}{before:.6g}"
+        return CONSTANT, f"always {about}{said(before, column.arrow)}"
     change = abs(after - before) / max(abs(before), 5e-324)
-    said = f"always {about}{before:.6g}, now always {about}{after:.9g}"
-    return CONSTANT_CHANGED, f"{said} (a relative change of {change:.1e}, within rounding)"
+    text = f"always {about}{said(before, column.arrow)}, now always {about}{said(after, column.arrow, 9)}"
+    return CONSTANT_CHANGED, f"{text} (a relative change of {change:.1e}, within rounding)"
 
 
 def _only_value(state: State, name: str) -> float | None:

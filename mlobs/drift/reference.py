@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mlobs.drift.aliased import names_of_score, under_names_in_force
 from mlobs.drift.arrays import codes, kind_of, numbers, one_array, plain, text_of
 from mlobs.drift.checks import DayShares, check_shares, table_shares
 from mlobs.drift.columns import Columns, as_table
@@ -39,6 +40,7 @@ from mlobs.drift.spec import (
 )
 from mlobs.drift.state import State, empty_state, merge
 from mlobs.errors import NothingJudgedError, UsageError
+from mlobs.names import PREDICTION
 from mlobs.slices import slice_at
 
 Batches = Callable[[], Iterator[Columns]]
@@ -55,7 +57,7 @@ _QUARTER = 900.0
 """No zone changes its clock but on a quarter of an hour."""
 _UNTIMED = ""
 """Label of rows without a usable time: they count in the whole and in no day."""
-SCORE = "prediction"
+SCORE = PREDICTION
 """The column of the model's own output."""
 
 
@@ -119,14 +121,19 @@ def build_reference(
     """The reference over all rows of a table, or of batches that can be read twice.
 
     `features` are the columns that count (default: all but those of the slicing); `score_column` is profiled
-    under the name `prediction`. `duplicates`, `volume`, `freshness`: judge repeated rows, the rows of a
-    window, and how old the newest is, too; `block`: numeric columns whose means and covariances are kept.
+    under the name `prediction`, and a feature of that name as `features.prediction`. `duplicates`, `volume`,
+    `freshness`: judge repeated rows, the rows of a window, and how old the newest is, too; `block`: numeric
+    columns whose means and covariances are kept.
     Raises UsageError for a column that is not there, NothingJudgedError without rows. Memory: one batch, the
     sample of 262,144 values a column, and one state a day and segment.
     """
     slicing = slicing or Slicing()
     batches = _batches(data, score_column)
-    columns = None if features is None else [*features, *([SCORE] if score_column else [])]
+    columns = None
+    if features is not None:
+        own = names_of_score(score_column)
+        wanted = [*features, *([score_column] if score_column else [])]
+        columns = list(dict.fromkeys(own.get(name, name) for name in wanted))
     spec = learn_spec(batches, columns, slicing.helpers, [slicing.segment] if slicing.segment else [])
     unfit = [name for name in block if name not in spec.columns or spec.columns[name].kind != NUMBER]
     if unfit:
@@ -173,15 +180,13 @@ def _batches(data: pa.Table | Batches, score_column: str | None) -> Batches:
     if score_column is None or score_column == SCORE:
         return read
 
-    def renamed() -> Iterator[pa.Table]:
+    def renamed() -> Iterator[Columns]:
         for batch in read():
             if score_column not in batch.schema.names:
                 raise UsageError.of(
                     "reference", f"the score column {score_column!r}", "none", "correct the name"
                 )
-            yield as_table(batch).rename_columns(
-                [SCORE if name == score_column else name for name in batch.schema.names]
-            )
+            yield under_names_in_force(batch, names_of_score(score_column))
 
     return renamed
 
@@ -228,37 +233,6 @@ def chosen_columns(reference: Reference, columns: Sequence[str]) -> Reference:
     return replace(
         reference, spec=replace(reference.spec, columns=kept, ignored=reference.spec.ignored | dropped)
     )
-
-
-def differences(old: Reference, new: Reference) -> list[str]:
-    """What a change of reference changes, one sentence each: columns, kinds, limits, categories, days."""
-    found = []
-    if old.model_version != new.model_version:
-        found.append(f"model version: {old.model_version or 'any'} -> {new.model_version or 'any'}")
-    for name in sorted(old.spec.columns.keys() | new.spec.columns.keys()):
-        before, after = old.spec.columns.get(name), new.spec.columns.get(name)
-        if before is None or after is None:
-            found.append(f"{name}: {'added' if before is None else 'removed'}")
-            continue
-        if before.kind != after.kind:
-            found.append(f"{name}: kind {before.kind} -> {after.kind}")
-            continue
-        if before.limits != after.limits:
-            found.append(f"{name}: limits {_span(before.limits)} -> {_span(after.limits)}")
-        was, now = ({*column.categories, *column.known} for column in (before, after))
-        if was != now:
-            gone, come = (sorted(part)[:5] for part in (was - now, now - was))
-            found.append(f"{name}: categories gone {gone}, come {come} ({len(was)} -> {len(now)})")
-    days = [reference.days[WHOLE].labels for reference in (old, new)]
-    if days[0] != days[1]:
-        found.append(f"days: {len(days[0])} -> {len(days[1])}; rows: {old.rows:,} -> {new.rows:,}")
-    elif old.id != new.id and not found:
-        found.append("bins or counts differ")
-    return found
-
-
-def _span(limits: tuple[float, float] | None) -> str:
-    return "none" if limits is None else f"{limits[0]:.6g}..{limits[1]:.6g}"
 
 
 def learn_spec(

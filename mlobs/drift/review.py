@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from mlobs.drift.arrivals import LEAST_DAYS, TWICE
 from mlobs.drift.checks import SKETCH, Limit
+from mlobs.drift.moments import said, sort_of
 from mlobs.drift.reference import SCORE, WHOLE, Reference
 from mlobs.drift.spec import CATEGORY, DUPLICATES, NULL, NUMBER, RANGE, ROWS, TYPE, UNSEEN, ZERO, ColumnSpec
 from mlobs.durations import format_duration, speak_duration
@@ -46,7 +47,9 @@ def _column(column: ColumnSpec, reference: Reference, margin: float) -> Iterator
     if not kind:
         return
     if column.limits is not None:
-        yield f"range: [{column.limits[0]!r}, {column.limits[1]!r}]"
+        times = [said(limit, column.arrow) for limit in column.limits] if sort_of(column.arrow) else []
+        meant = f"  # seconds: {_comment(times[0])} to {_comment(times[1])}" if times else ""
+        yield f"range: [{column.limits[0]!r}, {column.limits[1]!r}]{meant}"
     names = sorted({*column.categories, *column.known})
     if names and len(names) <= MOST_CATEGORIES:
         yield f"categories: [{', '.join(_text(name) for name in names)}]"

@@ -13,7 +13,7 @@ import pyarrow as pa
 from mlobs.drift.arrays import one_array, text_of
 from mlobs.drift.numpys import numpy_of
 from mlobs.drift.reference import SCORE
-from mlobs.names import OTHER
+from mlobs.names import FEATURE_PREDICTION, OTHER
 from mlobs.slices import Slice, slice_at
 
 _STEP = 900.0
@@ -66,17 +66,21 @@ def known_segment(segment: str, known: frozenset[str]) -> str:
 
 
 def feature_table(records: pa.Table) -> pa.Table:
-    """One column a feature, and the model's output as `prediction` unless a feature has that name.
+    """One column a feature, and the model's output as `prediction`; a feature that is called so is
+    `features.prediction`.
 
     Values that the log set aside because they are of another type than their column stand in it again, as
     text.
     """
     features = records.column("features")
     struct = one_array(features)
-    columns = dict(zip((field.name for field in struct.type), struct.flatten(), strict=True))
-    if SCORE not in columns and SCORE in records.schema.names:
+    names = (FEATURE_PREDICTION if field.name == SCORE else field.name for field in struct.type)
+    columns = dict(zip(names, struct.flatten(), strict=True))
+    if SCORE in records.schema.names:
         columns[SCORE] = one_array(records.column(SCORE))
     for row, name, value in _conflicts(records):
+        if name == SCORE and FEATURE_PREDICTION in columns and not columns[FEATURE_PREDICTION][row].is_valid:
+            name = FEATURE_PREDICTION  # of two that are called so, the one whose value was set aside
         if name in columns:
             columns[name] = _with_value(columns[name], row, value)
     if not columns:

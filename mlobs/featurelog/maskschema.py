@@ -29,6 +29,7 @@ from typing import Any, Final
 
 from mlobs.errors import ConfigError, Problem, UnreadableError, nearest, shown
 from mlobs.featurelog.keys import ALGORITHMS, BLAKE2B
+from mlobs.names import FEATURE_PREDICTION, PREDICTION
 
 SCHEMA_VERSION: Final = 1
 PLAIN_ACTIONS: Final = ("clear", "drop", "hash", "scan", "tokenise")
@@ -72,10 +73,11 @@ def logged_as(path: str | None) -> Callable[[str, str], tuple[str, int]]:
     schema = load_schema(path)
 
     def find(model: str, feature: str) -> tuple[str, int]:
-        if feature == "prediction":
+        if feature == PREDICTION:
             action = schema.prediction or Action("clear")
         else:
-            action = schema.action(model, feature) or Action("drop")
+            name = PREDICTION if feature == FEATURE_PREDICTION else feature
+            action = schema.action(model, name) or Action("drop")
         return action.kind, action.length
 
     return find

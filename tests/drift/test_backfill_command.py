@@ -155,6 +155,8 @@ def test_check_names_the_file_whose_column_is_of_another_type_or_missing(
     for name in "123":
         Path(f"days/{name}.parquet").unlink()
     assert "warning" not in check_run(*words, "--json")[1]
+    pq.write_table(day_table(6).append_column("late", pa.nulls(400)), "days/6.parquet")
+    assert "unknown to the reference: late" in check_run(*words)[1]
 
 
 def test_declared_checks_are_judged_in_every_window(place: Path) -> None:

@@ -101,13 +101,15 @@ def test_awkward_columns_have_a_stated_result(
     assert columns["amount"]["verdict"] == "ok"
 
 
-def test_a_missing_column_is_drift_and_a_new_one_a_warning(folder: Path) -> None:
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_missing_column_is_drift_and_a_new_one_a_warning(folder: Path, kind: str) -> None:
     table = day_table(1, ROWS, seed=1).drop_columns("temp").append_column("new", pa.array(np.zeros(ROWS)))
-    pacsv.write_csv(table, "c.csv")
-    code, output = check("c.csv")
+    (pacsv.write_csv if kind == "csv" else pq.write_table)(table, f"c.{kind}")
+    code, output = check(f"c.{kind}")
     assert code == 1
     assert "no such column" in output.replace("\n", " ")
     assert "unknown to the reference: new" in output
+    assert "unknown" not in check(f"c.{kind}", "a.parquet", "--columns", "amount")[1]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 50])

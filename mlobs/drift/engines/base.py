@@ -70,7 +70,7 @@ class Outcome:
     """Rows without a usable event time; they are in no state."""
     problem: str = ""
     types: tuple[tuple[str, str], ...] = ()
-    """(column, Arrow type) of the features in the file, under the names in force."""
+    """(column, Arrow type) of the file under the names in force; what rows are keyed by is not among them."""
 
 
 class Engine(Protocol):

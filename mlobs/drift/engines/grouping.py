@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mlobs.drift.aliased import NONE, Aliases, under_names_in_force
-from mlobs.drift.arrays import numbers, one_array
+from mlobs.drift.aliased import NONE, Aliases, names_of_score, under_names_in_force, with_old_names
+from mlobs.drift.arrays import numbers, one_array, type_text
 from mlobs.drift.columns import as_table
 from mlobs.drift.engines.base import Key, Keying
 from mlobs.drift.numpys import numpy_of
@@ -28,9 +28,12 @@ _GREATEST = 253402300800.0
 """The year 10000: a time beyond it is none."""
 
 
-def columns_needed(keying: Keying, features: Sequence[str], schema: pa.Schema) -> list[str]:
+def columns_needed(
+    keying: Keying, features: Collection[str], schema: pa.Schema, aliases: Aliases = NONE
+) -> list[str]:
     """Columns to read of a file: those that key a row, and the features, or the struct that holds them."""
-    wanted = [*keying.columns, *features]
+    own = names_of_score(keying.score)
+    wanted = with_old_names([*keying.columns, *with_old_names(features, own)], aliases)
     if is_log(schema, features):  # a column of the log is no feature, whatever a feature is called
         wanted = [*keying.columns, "features", SCORE, "conflicts"]
     return [name for name in dict.fromkeys(wanted) if name in schema.names]
@@ -52,9 +55,11 @@ def grouped(
     """(key, rows, their weights) of each group of a batch: the columns `features` of its rows, in their
     order; keys in order.
 
-    Rows without a usable event time are in no group. Cost: a sort of the rows by one integer, one `take`.
-    Raises UnreadableError where a keying column is missing.
+    Rows without a usable event time are in no group; `keying` and `features` name what is in force. Cost: a
+    sort of the rows by one integer, one `take`. Raises UnreadableError where a keying column is missing.
     """
+    if not is_log(batch.schema, features):
+        batch = as_table(under_names_in_force(batch, aliases))
     lacking = [name for name in keying.columns if name not in batch.schema.names]
     if lacking:
         raise UnreadableError.of(
@@ -87,20 +92,21 @@ def grouped(
 def _features(batch: pa.Table, keying: Keying, features: frozenset[str], aliases: Aliases) -> pa.Table:
     if is_log(batch.schema, features):
         return as_table(under_names_in_force(feature_table(batch), aliases))
-    batch = as_table(under_names_in_force(batch, aliases))
-    named = batch.rename_columns([SCORE if name == keying.score else name for name in batch.schema.names])
+    named = as_table(under_names_in_force(batch, names_of_score(keying.score)))
     return named.select([place for place, name in enumerate(named.schema.names) if name in features])
 
 
 def feature_types(
     schema: pa.Schema, keying: Keying, features: frozenset[str], aliases: Aliases
 ) -> tuple[tuple[str, str], ...]:
-    """(feature, Arrow type) of a file's columns, under the names in force."""
+    """(column, Arrow type) of a file's features and whatever else stands beside them, under the names in
+    force."""
     empty = schema.empty_table()
     table = feature_table(empty) if is_log(schema, features) else empty
     found = under_names_in_force(table, aliases).schema
-    named = ((SCORE if field.name == keying.score else field.name, str(field.type)) for field in found)
-    return tuple((name, kind) for name, kind in named if name in features)
+    own = names_of_score(keying.score)
+    named = ((own.get(field.name, field.name), type_text(field.type)) for field in found)
+    return tuple((name, kind) for name, kind in named if name in features or name not in keying.columns)
 
 
 def _windows(batch: pa.Table, keying: Keying) -> tuple[Codes, list[Slice], npt.NDArray[np.bool_]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from mlobs.drift.aliased import with_old_names
 from mlobs.drift.codec import dump_state
 from mlobs.drift.engines.base import FileSlice, Job, Key, Outcome
 from mlobs.drift.engines.grouping import columns_needed, feature_types, grouped
@@ -27,7 +26,7 @@ def profile_slice(found: FileSlice, job: Job) -> Outcome:
         rows = used = 0
         features, aliases = frozenset(spec.columns), dict(job.aliases)
         schema = schema_of(found.path)
-        wanted = columns_needed(job.keying, with_old_names(spec.columns, aliases), schema)
+        wanted = columns_needed(job.keying, features, schema, aliases)
         for batch in batches_of(found.path, wanted):
             rows += batch.num_rows
             for key, part, weights in grouped(batch, job.keying, features, found.path, aliases):

@@ -24,7 +24,7 @@ def types_of(outcomes: Sequence[Outcome], spec: Spec) -> tuple[dict[str, str], l
     some). An integer beside a float is no other type, nor is a file with nothing but nulls."""
     types: dict[str, str] = {}
     notes = []
-    for name in spec.columns:
+    for name in dict.fromkeys([*spec.columns, *(name for one in outcomes for name, _ in one.types)]):
         files: dict[str, list[str]] = {}
         for one in outcomes:
             files.setdefault(dict(one.types).get(name, ""), []).append(one.slice.path)
@@ -41,7 +41,7 @@ def types_of(outcomes: Sequence[Outcome], spec: Spec) -> tuple[dict[str, str], l
         types[name] = ", ".join([usual, *told])
         if "" in files:
             told.append(f"missing in {_named(files[''])}")
-        if told:
+        if told and name in spec.columns:
             notes.append(f"{name} is {usual}, but {', '.join(told)}")
     return types, notes
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from html import escape
 
+from mlobs.drift.moments import axis_text
 from mlobs.drift.report.shapes import Bars
 
 WIDTH, GAP = 300, 30
@@ -54,8 +55,8 @@ def _numbers(bars: Bars, name: str) -> str:
         parts.append(f'<line class="axis" x1="{left}" y1="{base}" x2="{left + _WIDE}" y2="{base}"/>')
         for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
             value = bars.low + (bars.high - bars.low) * share
-            x = left + _WIDE * share
-            parts.append(f'<text x="{x:.0f}" y="{base + 15}" text-anchor="{anchor}">{value:.4g}</text>')
+            x, label = left + _WIDE * share, axis_text(value, bars.high - bars.low, bars.arrow)
+            parts.append(f'<text x="{x:.0f}" y="{base + 15}" text-anchor="{anchor}">{label}</text>')
     return _svg(parts, 2 * _WIDE + GAP, HEIGHT + 42, name)
 
 

@@ -30,6 +30,8 @@ class Bars:
     low: float = 0.0
     high: float = 0.0
     """Ends of the axis of numbers."""
+    arrow: str = ""
+    """Arrow type of the column, for what its numbers mean."""
 
 
 def bars_of(column: ColumnSpec, reference: State, current: State) -> Bars | None:
@@ -51,7 +53,7 @@ def _numbers(column: ColumnSpec, reference: State, current: State) -> Bars | Non
         low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
     edges = np.linspace(low, high, BARS + 1)
     before, after = (_spread(*side, edges) for side in sides)
-    return Bars(before, after, low=low, high=high)
+    return Bars(before, after, low=low, high=high, arrow=column.arrow)
 
 
 def _intervals(column: ColumnSpec, state: State) -> tuple[Floats, Floats, Floats]:
