@@ -36,8 +36,9 @@ def parse_objective(text: str | int | float | Decimal) -> Decimal:
             "an objective of 100 % has no error budget: every failure breaks it; write 99.99% or less"
         )
     if value > 1:
-        shown = written.removesuffix("%")
-        raise ValueError(f"{written[:40]} is more than everything: did you mean {shown[:40]}% ?")
+        percent = not written.endswith("%") and value < 100
+        advice = f"did you mean {written[:40]}% ?" if percent else "write 99.9% or 0.999"
+        raise ValueError(f"{written[:40]} is more than everything: {advice}")
     if value <= 0:
         raise ValueError(f"{written[:40]} promises nothing: write a ratio between 0 and 1, like 99.9%")
     return value

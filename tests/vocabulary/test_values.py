@@ -67,6 +67,12 @@ def test_an_ambiguous_or_impossible_objective_is_refused_with_advice(text: str) 
         parse_objective(text)
 
 
+def test_advice_for_an_objective_is_one_that_would_be_taken() -> None:
+    for text, advice in (("99.9", "did you mean 99.9% ?"), ("999", "write 99.9%"), ("150%", "write 99.9%")):
+        with pytest.raises(ValueError, match=advice):
+            parse_objective(text)
+
+
 def test_a_day_with_a_clock_change_is_one_slice_of_23_hours() -> None:
     spring = slice_at(utc(2013, 3, 10, 12), 86400, NEW_YORK)
     assert spring == (utc(2013, 3, 10, 5), utc(2013, 3, 11, 4))
