@@ -100,7 +100,7 @@ def backtest(
     """Replay the past through proposed objectives and alerts.
 
     Exit 0; 1 above --max-pages or where a known incident was missed; 2 where FILE is refused; 3 without a
-    past.
+    past, and with --max-pages or --incidents where one objective has none.
 
     Example: mlobs slo backtest slo.yaml --prometheus http://localhost:9090
     """
@@ -139,7 +139,10 @@ def backtest(
         _show(found)
     too_many = max_pages is not None and any(each.pages_per_week > max_pages for each in found)
     missed = known is not None and any(each.missed for each in found)
-    raise typer.Exit(EXIT_FINDING if too_many or missed else EXIT_FINE)
+    if too_many or missed:
+        raise typer.Exit(EXIT_FINDING)
+    asked = max_pages is not None or known is not None
+    raise typer.Exit(EXIT_UNAVAILABLE if asked and len(found) < len(plans) else EXIT_FINE)
 
 
 def backfill(

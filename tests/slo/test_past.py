@@ -141,6 +141,16 @@ def test_backtest_replays_the_store_through_another_objective(watched: Path) -> 
     assert run("backtest", watched, "--max-pages", 0.5).exit_code == 1
 
 
+def test_a_gate_does_not_pass_an_objective_that_has_no_past(watched: Path) -> None:
+    """Without a gate that is a warning."""
+    assert run("backtest", watched, "--max-pages", 1000).exit_code == 0
+    more = "    - {name: new, model: other, sli: availability, objective: 99.9%}\n"
+    watched.write_text(FILE.rstrip("\n") + "\n" + more)
+    assert run("backtest", watched).exit_code == 0
+    done = run("backtest", watched, "--max-pages", 1000)
+    assert (done.exit_code, "new: nothing was counted" in done.stderr) == (3, True)
+
+
 def test_backtest_without_a_past_says_so(tmp_path: Path) -> None:
     (tmp_path / "mlobs.yaml").write_text(FILE)
     done = run("backtest", tmp_path / "mlobs.yaml")
