@@ -201,6 +201,8 @@ def broken(
 def compare(case: tuple[Any, ...]) -> None:
     value, result, error, site, kind, sample, with_id, with_decision = case
     value, result, error = HOSTILE[value], HOSTILE[result], ERRORS[error] if error >= 0 else None
+    if error is not None:
+        error.__traceback__ = error.__context__ = None  # or it keeps the frames of every example before
     bare = behaviours(result, error)[kind]
     more: dict[str, Any] = {}
     if with_id:
