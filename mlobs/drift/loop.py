@@ -62,6 +62,8 @@ class LogSource(Protocol):
 
     def poll(self, cursor: bytes | None = None, limit: int = POLL_ROWS) -> Chunk: ...
 
+    def close(self, cursor: bytes | None = None) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class DriftTick:
@@ -150,6 +152,11 @@ class DriftStage:
             self._truth.prune(connection, now)
         with self.store.read() as connection:
             self._truth.measure(connection, now)
+
+    def close(self) -> None:
+        """After the last tick: lets go of the source, which is told how far it was read."""
+        if self._source is not None:
+            self._source.close(self._account.cursor)
 
     def ledger(self) -> Ledger:
         """Rows: offered = delivered (in closed windows) + late + unusable + queued (in open windows)."""

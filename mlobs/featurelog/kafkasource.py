@@ -2,6 +2,8 @@
 
 The offsets are part of the cursor and so stand in the same transaction as what was made of the records. The
 group is told afterwards how far a stored cursor was, for those who watch its lag; nothing is read from there.
+So the partitions are all ours, not shared out by the group: who shares them can be handed one whose offset
+another is just storing.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ _LOOK_AGAIN: Final = 60.0
 """Seconds after which new partitions are looked for."""
 _ROWS: Final = 10_000
 _OTHERS: Final[list[Any]] = []
-"""Consumers of the parent, after a fork: taking one down waits for threads that the child has not."""
+"""Consumers that go with the process: of the parent, after a fork, for taking one down waits for threads that
+the child has not; and those whose broker is away when they are closed."""
 
 
 class KafkaSource:
@@ -46,6 +49,8 @@ class KafkaSource:
         self._next: dict[int, int] = {}
         """Where the consumer stands, by partition; -2 is the beginning."""
         self._at_end: set[int] = set()
+        self._told: dict[str, int] = {}
+        """Offsets that the group was told."""
 
     def poll(self, state: State, counts: Counts, limit: int) -> tuple[list[tuple[str | None, Part]], bool]:
         """Parts by model (None: labels) of what is behind the cursor's offsets, and whether there is more.
@@ -65,6 +70,17 @@ class KafkaSource:
             if time.monotonic() > deadline:
                 break
         return _parts(told, state, counts), len(told) >= limit
+
+    def close(self, state: State) -> None:
+        """Tell the group how far `state` is, which is stored, and leave it; the next poll begins anew."""
+        if self._consumer is None:
+            return
+        if self._process == os.getpid() and self._partitions():
+            self._tell_group(state)
+            self._consumer.close()
+        else:  # the parent's; or no broker answers, and closing would wait 45 s for an open commit
+            _OTHERS.append(self._consumer)
+        self._consumer = None
 
     def _take(self, message: Any, told: list[Told], state: State, counts: Counts) -> None:
         error = message.error()
@@ -90,7 +106,7 @@ class KafkaSource:
             if self._consumer is not None:
                 _OTHERS.append(self._consumer)
             self._consumer, self._process = self._kafka.Consumer(self._settings), os.getpid()
-            self._next, self._looked = {}, float("-inf")
+            self._next, self._looked, self._told = {}, float("-inf"), {}
         wanted = {
             partition: state.offsets.get(str(partition), self._kafka.OFFSET_BEGINNING)
             for partition in self._next
@@ -122,12 +138,14 @@ class KafkaSource:
 
     def _tell_group(self, state: State) -> None:
         """The cursor that came back was stored: its offsets are the group's now."""
+        if not state.offsets or state.offsets == self._told:
+            return
         spots = [self._spot(int(name), at) for name, at in state.offsets.items()]
-        if spots:
-            try:
-                self._consumer.commit(offsets=spots, asynchronous=True)
-            except self._kafka.KafkaException:
-                return  # nothing depends on it
+        try:
+            self._consumer.commit(offsets=spots, asynchronous=True)
+        except self._kafka.KafkaException:
+            return  # nothing depends on it
+        self._told = dict(state.offsets)
 
     def _spot(self, partition: int, offset: int) -> Any:
         return self._kafka.TopicPartition(self._address.topic, partition, offset)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -80,8 +80,11 @@ class LogReader:
         environ: Mapping[str, str] | None = None,
         lake: str | None = None,
         aliases: Mapping[str, Aliases] | None = None,
+        part: str = "",
     ) -> None:
-        """`lake`: where the lake is, if not in `source`; `aliases`: by model, names in force by old name."""
+        """`lake`: where the lake is, if not in `source`; `aliases`: by model, names in force by old name;
+        `part`: behind the name of a topic's group.
+        """
         self._aliases = aliases or {}
         self.source = str(source)
         remote = "://" in self.source and not self.source.startswith("file://")
@@ -89,6 +92,8 @@ class LogReader:
         self._kafka: KafkaSource | None = None
         if self.source.startswith(SCHEME):
             address = parse_address(self.source)
+            if part:
+                address = replace(address, group=f"{address.group}-{part}")
             self._kafka = KafkaSource(address, os.environ if environ is None else environ)
             self.lake = Lake(NoStorage(self.source))
         else:
@@ -130,6 +135,11 @@ class LogReader:
             counts.torn,
         )
         return Chunk(tables, labels, state.dump(), stats, more or found.full())
+
+    def close(self, cursor: bytes | None = None) -> None:
+        """Let go of a topic's broker, which hears that `cursor` is stored; nothing else is held open."""
+        if self._kafka is not None:
+            self._kafka.close(load_cursor(cursor))
 
     def find(
         self,
@@ -237,12 +247,14 @@ class LogReader:
                     return
 
 
-def reader_of(settings: Settings) -> LogReader | None:
-    """The reader of the settings' feature log and lake; None where there is none."""
+def reader_of(settings: Settings, part: str = "") -> LogReader | None:
+    """The reader of the settings' feature log and lake; None where there is none. `part`: what reads, where
+    another reader of this service reads too, so that of a topic each tells a group of its own how far it is.
+    """
     if settings.feature_log is None:
         return None
     lake = settings.lake.to if settings.lake else None
-    return LogReader(settings.feature_log, lake=lake, aliases=aliases_of(settings))
+    return LogReader(settings.feature_log, lake=lake, aliases=aliases_of(settings), part=part)
 
 
 class _Found:

@@ -120,6 +120,7 @@ class Service:
                 self._trouble.pop(stage, None)
 
     def close(self) -> None:
+        self.drift.close()
         self.desk.close()
         self.store.close()
 

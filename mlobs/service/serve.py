@@ -105,10 +105,10 @@ def serve(config: Path) -> None:
         if missing:
             log.warning("%s", missing)
         service = wire(settings, store, fetch)
-
+        canary_log = reader_of(settings, "canaries") if settings.slo.canaries else None
         trials = canaries.Canaries(
             settings, store, fetch, service.registry, canaries.post_json,
-            reader_of(settings) if settings.slo.canaries else None, service.drift.spec_of,
+            canary_log, service.drift.spec_of,
         )  # fmt: skip
 
         def tick(now: float) -> dict[str, Any]:
@@ -131,7 +131,10 @@ def serve(config: Path) -> None:
         finally:
             ticker.stop()
             trials.stop()
+            if canary_log is not None:
+                canary_log.close()
             compactor.stop()
+            service.drift.close()
             service.desk.close()
         log.info("stopped")
     finally:

@@ -175,4 +175,3 @@ def test_a_kafka_that_falls_silent_is_paged(tmp_path: Path, kafka: str):
     [(_, at, _)] = [one for one in stand.told() if one[2] == "absent"]
     assert at <= silent + 2 * 300 + 2 * EVALUATION + 1  # its hold: two of three windows
     stand.service.close()
-    stand.service.drift._source = None  # its consumer goes before the broker does
