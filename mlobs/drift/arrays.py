@@ -120,12 +120,13 @@ def _plain_array(array: pa.Array) -> pa.Array:
     return array
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Numbers:
     """A numeric column of `rows` rows: `values` are those that are neither null nor of a wrong type, in
     order.
 
-    `index` holds their row numbers, or None when every row has a value.
+    `index` holds their row numbers, or None when every row has a value. Not frozen, as one is made for each
+    column of each window: a fifth of the price.
     """
 
     rows: int

@@ -16,6 +16,8 @@ from mlobs.drift.grid import Floats, Ints
 
 SHIFT = 45
 """64 bits less sign, 11 of the exponent and 7 of the mantissa."""
+_FEW = 64
+"""So many keys are counted faster one by one."""
 
 
 def keys_of(values: Floats) -> npt.NDArray[np.uint64]:
@@ -56,7 +58,12 @@ def histogram(values: Floats) -> tuple[npt.NDArray[np.uint64], Ints]:
 
 
 def sparse(values: Floats) -> dict[int, int]:
-    """The histogram as a mapping from key to count."""
+    """The histogram as a mapping from key to count, keys ascending."""
+    if len(values) <= _FEW:
+        counted: dict[int, int] = {}
+        for key in sorted(keys_of(values).tolist()):
+            counted[key] = counted.get(key, 0) + 1
+        return counted
     keys, counts = histogram(values)
     return dict(zip(keys.tolist(), counts.tolist(), strict=True))
 

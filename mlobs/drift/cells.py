@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import accumulate
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from mlobs.drift.deep import word_hash
 from mlobs.drift.grid import FINE, Floats
 from mlobs.drift.spec import CATEGORY, NUMBER, ColumnSpec, Spec
 from mlobs.drift.state import State
+from mlobs.stats.distances import shares
+from mlobs.stats.kolmogorov import Side
+from mlobs.stats.steps import Bins, Part, bins_of, part_of
 
 NUMBER_CELL: Final = 1 / 20
 CATEGORY_CELL: Final = 1 / 100
@@ -20,21 +23,40 @@ LEAST_CELL: Final = 1 / 10_000
 """What stands beside a large atom keeps a coarse cell of its own from this share of the reference on."""
 
 
+class Layout(NamedTuple):
+    """Where the cells of each column lie in one array: numbers first, `shape` (k, w), each as wide as the
+    widest of them; then categories."""
+
+    names: tuple[str, ...]
+    starts: tuple[int, ...]
+    sizes: tuple[int, ...]
+    """Cells that a column has of its own."""
+    shape: tuple[int, int]
+    cells: int
+    order: tuple[int, ...]
+    """The columns' places in `names`, in the order of the spec."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Counted:
-    """A state as matrices, one row a column that has a distribution; weights applied. `w` is the widest
-    column.
+    """A state as matrices for the columns that have a distribution, weights applied: `rows` columns, `k` of
+    them numbers, `w` cells the widest of those.
     """
 
     cells: Floats
-    """(rows, w)."""
+    """Of all columns: see `Layout`."""
     sums: Floats
-    """(rows, w): value sums in units of the column's look-up cells, from its origin."""
+    """(k, w): value sums in units of the column's look-up cells, from its origin."""
     effective: Floats
     """(rows,): effective number of values (Kish)."""
     low: Floats
     high: Floats
     """(rows,): extremes; low > high without values, and for categories."""
+
+    @property
+    def bins(self) -> Floats:
+        """(k, w): the cells of the numbers."""
+        return self.cells[: self.sums.size].reshape(self.sums.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,84 +64,112 @@ class Yardstick:
     """A reference, ready to be laid beside any number of windows. Build with `yardstick`."""
 
     spec: Spec
-    names: tuple[str, ...]
-    numeric: npt.NDArray[np.bool_]
+    layout: Layout
     counted: Counted
     groups: npt.NDArray[np.intp]
-    """(rows, w): the coarse cell of each cell."""
+    """The coarse cell of each cell, numbered through all columns."""
     coarse: Floats
-    """(rows, g): the reference's counts of the coarse cells."""
-    edges: Floats
-    """(rows, w): the upper edge of each bin in look-up cells; the last of a row is that of the one before
-    it.
-    """
+    """(rows, g): shares of the coarse cells."""
+    part: Part
+    """Shares of the numbers' bins."""
+    bins: Bins
+    """Their edges in look-up cells; the last of a row is that of the one before it."""
     atoms: npt.NDArray[np.bool_]
-    """(rows, w): bins that hold a single value."""
+    """(k, w): bins that hold a single value."""
     scale: Floats
-    """(rows,): look-up cells in one unit of the column."""
+    """(k,): look-up cells in one unit of the column."""
     origin: Floats
-    """(rows,): where they begin."""
+    """(k,): where they begin."""
 
     def coarsened(self, cells: Floats) -> Floats:
-        """Counts of the coarse cells, (rows, g), of counts of all cells, (rows, w)."""
-        width = self.coarse.shape[1]
-        flat = self.groups + np.arange(len(cells))[:, None] * width
-        counted = np.bincount(flat.ravel(), cells.ravel(), len(cells) * width)
-        return counted.reshape(len(cells), width).astype(np.float64)
+        """Shares of the coarse cells, (rows, g), of counts of all cells."""
+        return _coarse(self.groups, cells, *self.coarse.shape)
+
+    def side(self, counted: Counted, part: Part) -> Side:
+        """The numbers of a state, in look-up cells."""
+        k = len(self.scale)
+        low, high = ((ends[:k] - self.origin) * self.scale for ends in (counted.low, counted.high))
+        return Side(part.shares, counted.bins, counted.sums, low, high)
 
 
 def yardstick(reference: State, spec: Spec) -> Yardstick:
     """The reference side for the columns of `spec` that have cells. Some 30 us a column."""
-    chosen = [column for column in spec.columns.values() if column.cells]
-    names = tuple(column.name for column in chosen)
-    width = max((column.cells for column in chosen), default=1)
-    counted = counted_state(reference, spec, names, width)
-    groups = np.zeros((len(names), width), dtype=np.intp)
-    edges = np.zeros((len(names), width))
-    atoms = np.zeros((len(names), width), dtype=bool)
-    scale, origin = np.ones(len(names)), np.zeros(len(names))
-    for row, column in enumerate(chosen):
-        own = groups_of(column, counted.cells[row, : column.cells])
-        groups[row, : column.cells] = own
-        groups[row, column.cells :] = own[-1]
+    layout = layout_of(spec)
+    counted = counted_state(reference, layout)
+    (k, _), rows = layout.shape, len(layout.names)
+    groups = np.zeros(layout.cells, dtype=np.intp)
+    edges, atoms = np.zeros(layout.shape), np.zeros(layout.shape, dtype=bool)
+    scale, origin = np.ones(k), np.zeros(k)
+    ends = (*layout.starts[1:], layout.cells)
+    for row, (name, start, size, end) in enumerate(
+        zip(layout.names, layout.starts, layout.sizes, ends, strict=True)
+    ):
+        column = spec.columns[name]
+        own = groups_of(column, counted.cells[start : start + size])
+        groups[start : start + size] = own
+        groups[start + size : end] = own[-1]
         if column.grid is not None:
             scale[row], origin[row] = column.grid.scale, column.grid.origin
             places = (column.grid.edges - column.grid.origin) * column.grid.scale
             edges[row, : len(places)] = places
             edges[row, len(places) :] = places[-1]
             atoms[row, : column.grid.bins] = column.grid.atoms
-    numeric = np.array([column.kind == NUMBER for column in chosen], dtype=bool)
-    coarse_width = int(groups.max(initial=0)) + 1
-    flat = groups + np.arange(len(names))[:, None] * coarse_width
-    coarse = np.bincount(flat.ravel(), counted.cells.ravel(), len(names) * coarse_width)
-    coarse = coarse.reshape(len(names), coarse_width)
-    return Yardstick(
-        spec, names, numeric, counted, groups, coarse.astype(np.float64), edges, atoms, scale, origin
+    width = int(groups.max(initial=0)) + 1
+    groups += np.repeat(np.arange(rows) * width, np.diff((*layout.starts, layout.cells)))
+    coarse = _coarse(groups, counted.cells, rows, width)
+    part = part_of(shares(counted.bins))
+    with np.errstate(over="ignore", invalid="ignore"):  # values near the end of the floats
+        bins = bins_of(edges)
+    return Yardstick(spec, layout, counted, groups, coarse, part, bins, atoms, scale, origin)
+
+
+def _coarse(groups: npt.NDArray[np.intp], cells: Floats, rows: int, width: int) -> Floats:
+    return shares(np.bincount(groups, cells, rows * width).reshape(rows, width))
+
+
+def layout_of(spec: Spec) -> Layout:
+    """The layout of the columns of `spec` that have cells."""
+    chosen = [column for column in spec.columns.values() if column.cells]
+    order = sorted(range(len(chosen)), key=lambda place: chosen[place].kind != NUMBER)
+    columns = [chosen[place] for place in order]
+    numbers = [column for column in columns if column.kind == NUMBER]
+    width = max((column.cells for column in numbers), default=0)
+    widths = [width if column.kind == NUMBER else column.cells for column in columns]
+    return Layout(
+        tuple(column.name for column in columns),
+        tuple(accumulate(widths[:-1], initial=0)) if widths else (),
+        tuple(column.cells for column in columns),
+        (len(numbers), width),
+        sum(widths),
+        tuple(sorted(range(len(order)), key=order.__getitem__)),
     )
 
 
-def counted_state(state: State, spec: Spec, names: Sequence[str], width: int) -> Counted:
+def counted_state(state: State, layout: Layout) -> Counted:
     """A state as matrices with the weights applied."""
-    shape = (len(names), width)
-    cells, sums, squares = np.zeros(shape), np.zeros(shape), np.zeros(len(names))
-    low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
-    sizes = [spec.columns[name].cells for name in names]
+    rows = len(layout.names)
+    cells, sums = np.zeros(layout.cells), np.zeros(layout.shape[0] * layout.shape[1])
+    total, squares = np.zeros(rows), np.zeros(rows)
+    low, high = [np.inf] * rows, [-np.inf] * rows
     for weight, stratum in state.strata.items():
-        part, sum_part = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        for row, name in enumerate(names):
+        part, sum_part = np.zeros_like(cells), np.zeros_like(sums)
+        for row, (name, start, size) in enumerate(
+            zip(layout.names, layout.starts, layout.sizes, strict=True)
+        ):
             counts = stratum.columns.get(name)
-            if counts is None or len(counts.cells) != sizes[row]:
+            if counts is None or len(counts.cells) != size:
                 continue
-            part[row, : sizes[row]] = counts.cells
-            if len(counts.sums):
-                sum_part[row, : sizes[row]] = counts.sums
+            part[start : start + size] = counts.cells
+            if row < layout.shape[0]:
+                sum_part[start : start + size] = counts.sums
                 low[row], high[row] = min(low[row], counts.low), max(high[row], counts.high)
+        held = np.add.reduceat(part, layout.starts) if rows else total
         cells += weight * part
         sums += (weight / FINE) * sum_part
-        squares += weight * weight * part.sum(axis=1)
-    total = cells.sum(axis=1)
+        total += weight * held
+        squares += weight * weight * held
     effective = np.divide(total * total, squares, out=np.zeros_like(total), where=squares > 0)
-    return Counted(cells, sums, effective, low, high)
+    return Counted(cells, sums.reshape(layout.shape), effective, np.array(low), np.array(high))
 
 
 def groups_of(column: ColumnSpec, reference: Floats) -> npt.NDArray[np.intp]:

@@ -8,7 +8,6 @@ stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,10 +44,9 @@ def _exact(one: Score, found: _Found | None) -> Score:
         return one
     value, plain, p_value = found
     if not np.isfinite(plain):
-        return replace(one, value=None, plain=None, p_value=None, bound=None, status=OVERFLOW)
+        return one._replace(value=None, plain=None, p_value=None, bound=None, status=OVERFLOW)
     rounding = one.value == 0.0 and one.status != "ok"  # a constant within rounding scores nothing
-    return replace(
-        one,
+    return one._replace(
         value=0.0 if rounding else value,
         plain=plain,
         p_value=one.p_value if rounding or p_value is None else p_value,

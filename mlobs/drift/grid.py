@@ -4,9 +4,9 @@ The bins belong to the reference: edges at its quantiles, one bin of its own for
 more than a bin's share (an atom), and edges at both ends of what was seen, and at zero where it is not far.
 Bin i holds edges[i-1] <= x < edges[i]; an atom a is the bin [a, next float after a).
 
-A value's place is its distance from the first edge in 4,096ths of the training range; `lookup` takes
-places to bins, exactly. Beside the count each bin keeps the sum of its values in fixed point: integers, which
-add up to the same total in whatever order they come.
+A value's place is its distance from the first edge, in fixed-point units: 4,096 to a 4,096th of the training
+range; `lookup` takes places to bins, exactly. Beside the count each bin keeps the sum of its values' places,
+rounded: integers, which add up to the same total in whatever order they come.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlobs.drift.lookup import Lookup, lookup_of
+from mlobs.drift.lookup import Lookup, Room, lookup_of, room_for
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 CELLS = 4096
-"""Units of place in the training range."""
+"""Units of `scale` in the training range."""
 QUANTILES = 256
 TAIL = 6
 """Further edges in each tail, each at half the share of the one before: distances of heavy tails need
 them.
 """
-_CHUNK = 32768
+CHUNK = 16384
 """Values at a time: what fits the cache costs half."""
 FINE = 4096.0
-"""Fixed-point units in a unit of place."""
-_CLIP = float(2**22)
-"""Greatest place: 1,024 training ranges, 2**34 in fixed point; a chunk's sum stays below 2**53."""
+"""Fixed-point units in a unit of `scale`."""
+_CLIP = float(2**34)
+"""Greatest place: 1,024 training ranges; a chunk's sum stays below 2**53."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,35 +43,50 @@ class Grid:
     edges: Floats
     origin: float
     scale: float
-    """Units of place in one unit of the column."""
+    """4,096ths of the training range in one unit of the column."""
     lookup: Lookup
 
     @property
     def bins(self) -> int:
         return len(self.edges) + 1
 
-    def count(self, values: Floats, low: float, high: float) -> tuple[Ints, Ints]:
+    def count(self, values: Floats, low: float, high: float, room: Room | None = None) -> tuple[Ints, Ints]:
         """(rows, fixed-point sums) of each bin, shape (bins,), of finite `values`, the least of which is
-        `low` and the greatest `high`. About 8 ns a value."""
-        bins = self.bins
-        counts, sums = np.zeros(bins, dtype=np.int64), np.zeros(bins, dtype=np.int64)
-        size = min(len(values), _CHUNK)
-        places, spare, found = np.empty(size), np.empty(size), np.empty(size, dtype=np.intp)
-        far = not -_CLIP <= (low - self.origin) * self.scale <= (high - self.origin) * self.scale <= _CLIP
-        for start in range(0, len(values), _CHUNK):
-            part = values[start : start + _CHUNK]
-            if len(part) < size:
-                places, spare, found = places[: len(part)], spare[: len(part)], found[: len(part)]
-            if far:
-                _far_places(part, self.origin, self.scale, places)
-            else:
-                np.subtract(part, self.origin, out=places)
-                places *= self.scale
-            self.lookup.bins(part, places, found, spare)
-            counts += np.bincount(found, minlength=bins)
-            places *= FINE
-            sums += np.bincount(found, np.rint(places, out=places), bins).astype(np.int64)
+        `low` and the greatest `high`. About 6 ns a value. `room` is for `CHUNK` values, or for all where
+        there are fewer; for who counts several columns."""
+        size = min(len(values), CHUNK)
+        scale = self.scale * FINE
+        first, last = (low - self.origin) * scale, (high - self.origin) * scale
+        far = not -_CLIP <= first <= last <= _CLIP
+        base, shift = (0, 0) if far else _together(size, first, last)
+        room = (room or room_for(size)).part(size)
+        if len(values) <= CHUNK:
+            return self._count(values, room, far, base, shift)
+        counts, sums = np.zeros(self.bins, dtype=np.int64), np.zeros(self.bins, dtype=np.int64)
+        for start in range(0, len(values), CHUNK):
+            part = values[start : start + CHUNK]
+            rows, added = self._count(part, room.part(len(part)), far, base, shift)
+            counts += rows
+            sums += added
         return counts, sums
+
+    def _count(self, values: Floats, room: Room, far: bool, base: int, shift: int) -> tuple[Ints, Ints]:
+        bins, places, scale = self.bins, room.places, self.scale * FINE
+        if far:
+            _far_places(values, self.origin, scale, places)
+        else:
+            np.subtract(values, self.origin, out=places)
+            places *= scale
+        found = self.lookup.bins(values, room)
+        np.rint(places, out=places)
+        if not shift:
+            return np.bincount(found, minlength=bins), np.bincount(found, places, bins).astype(np.int64)
+        places += (1 << shift) - base
+        both = np.bincount(found, places, bins).astype(np.int64)
+        rows = both >> shift
+        both &= (1 << shift) - 1
+        both += rows * base
+        return rows, both
 
     @property
     def atoms(self) -> npt.NDArray[np.bool_]:
@@ -94,8 +109,17 @@ def grid_of(edges: npt.ArrayLike) -> Grid:
     scale = min(CELLS / width / 2, 1e300)
     origin = low - 1.0 / scale
     return Grid(
-        exact, origin, scale, lookup_of(exact, _far_places(exact, origin, scale, np.empty(len(exact))))
+        exact, origin, scale, lookup_of(exact, _far_places(exact, origin, scale * FINE, np.empty(len(exact))))
     )
+
+
+def _together(size: int, first: float, last: float) -> tuple[int, int]:
+    """(base, shift): `size` rounded places from `first` to `last`, less `base`, add up to less than 2**shift,
+    and `size` times 2**shift stays below 2**53, so that one exact float64 counts and adds up. A shift of 0
+    where they lie too far apart for that."""
+    base = round(first)
+    shift = 53 - size.bit_length()
+    return (base, shift) if size * (round(last) - base) < 1 << shift else (0, 0)
 
 
 def _far_places(values: Floats, origin: float, scale: float, out: Floats) -> Floats:

@@ -15,7 +15,8 @@ from mlobs.drift.bits import sparse
 from mlobs.drift.block import Block, block_of
 from mlobs.drift.columns import Columns, as_table
 from mlobs.drift.deep import of_numbers, of_words
-from mlobs.drift.grid import Ints
+from mlobs.drift.grid import CHUNK, Ints
+from mlobs.drift.lookup import Room, room_for
 from mlobs.drift.numpys import numpy_of
 from mlobs.drift.spec import CATEGORY, NULL, NUMBER, RANGE, SCHEMA, TYPE, UNSEEN, UNUSABLE, ColumnSpec, Spec
 from mlobs.drift.state import EXAMPLES, ColumnCounts, State, Stratum, empty_state, keep_smallest, merge
@@ -71,13 +72,14 @@ def _stratum(batch: Columns | pa.RecordBatch, spec: Spec) -> Stratum:
     bad: dict[str, Mask] = {}
     kept: dict[str, Numbers] = {}
     hashes = np.zeros(rows if spec.duplicates else 0, dtype=np.uint64)
+    room = room_for(min(rows, CHUNK))
     for name, column in spec.columns.items():
         if name not in position or name in doubled:
             columns[name] = _missing(column, rows)
             _note(bad, column, {SCHEMA: np.ones(rows, dtype=bool)})
             continue
         array = one_array(batch.column(position[name]))
-        counts, failing, values = profile_column(array, column, spec.deep)
+        counts, failing, values = profile_column(array, column, spec.deep, room)
         columns[name] = counts
         if spec.duplicates:  # a row is the mixed hashes of its columns, in the order of the spec
             hashes = hll.mix(hashes ^ row_hashes(array))
@@ -120,13 +122,13 @@ def _missing(column: ColumnSpec, rows: int) -> ColumnCounts:
 
 
 def profile_column(
-    array: pa.Array, column: ColumnSpec, deep: bool = False
+    array: pa.Array, column: ColumnSpec, deep: bool = False, room: Room | None = None
 ) -> tuple[ColumnCounts, dict[str, Mask], Numbers | None]:
     """Counts of one column; for each check that some row fails the mask of those rows, shape (rows,); and,
     of a number, its values."""
     if column.kind == NUMBER and (column.grid is not None or deep):
         given = numbers(array)
-        counts, failing = _profile_numbers(given, column, deep)
+        counts, failing = _profile_numbers(given, column, deep, room)
         return counts, failing, given
     if column.kind == CATEGORY:
         return *_profile_categories(array, column, deep), None
@@ -135,7 +137,9 @@ def profile_column(
     return ColumnCounts(len(array), _EMPTY, _EMPTY, null=null), nulls, None
 
 
-def _profile_numbers(given: Numbers, column: ColumnSpec, deep: bool) -> tuple[ColumnCounts, dict[str, Mask]]:
+def _profile_numbers(
+    given: Numbers, column: ColumnSpec, deep: bool, room: Room | None
+) -> tuple[ColumnCounts, dict[str, Mask]]:
     values = given.values
     failing: dict[str, Mask] = {}
     nan = plus = minus = 0
@@ -151,18 +155,18 @@ def _profile_numbers(given: Numbers, column: ColumnSpec, deep: bool) -> tuple[Co
     below = above = 0
     outside: dict[int, int] = {}
     if column.limits is not None and (low < column.limits[0] or high > column.limits[1] or plus or minus):
-        under, over = values < column.limits[0], values > column.limits[1]
-        below, above = int(np.count_nonzero(under)) - minus, int(np.count_nonzero(over)) - plus
-        beyond = under | over
+        beyond = (values < column.limits[0]) | (values > column.limits[1])
+        found = values[beyond.nonzero()[0]]
+        under = int(np.count_nonzero(found < column.limits[0]))
+        below, above = under - minus, len(found) - under - plus
         failing[RANGE] = given.mask(beyond)
-        found = values[beyond]
         outside = sparse(found[np.isfinite(found)] if plus or minus else found)
     if given.null:
         nulls = given.nulls()
         failing[NULL] = failing[NULL] | nulls if NULL in failing else nulls
     if len(given.wrong):
         failing[TYPE] = _at(given.wrong, given.rows)
-    cells, sums = (_EMPTY, _EMPTY) if column.grid is None else column.grid.count(finite, low, high)
+    cells, sums = (_EMPTY, _EMPTY) if column.grid is None else column.grid.count(finite, low, high, room)
     counts = ColumnCounts(
         given.rows, cells, sums, given.null, nan, plus, minus, below, above, len(given.wrong),
         low=low, high=high, outside=outside, deep=of_numbers(finite) if deep else None,

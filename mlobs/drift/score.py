@@ -10,8 +10,7 @@ and one of two are comparable; the plain value stands beside it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +21,9 @@ from mlobs.drift.grid import FINE, Floats
 from mlobs.drift.spec import Spec
 from mlobs.drift.state import State
 from mlobs.stats import distances
-from mlobs.stats.kolmogorov import Side, binned_kolmogorov
+from mlobs.stats.kolmogorov import binned_kolmogorov
 from mlobs.stats.margin import PSI_MARGIN, kolmogorov_p, margin_test
+from mlobs.stats.steps import part_of, steps_of
 from mlobs.stats.wasserstein import binned_wasserstein
 
 PSI: Final = "psi"
@@ -53,9 +53,9 @@ CONSTANT_TOLERANCE: Final = 1e-4
 LEAST_EXPECTED: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One statistic of one column.
+class Score(NamedTuple):
+    """One statistic of one column. A tuple: a window makes hundreds, and a frozen dataclass costs five times
+    as much.
 
     `value` is corrected for chance; `plain` is the definition's. `bound`: how far the exact value may lie
     from `plain` because of the bins (None where the bins are the definition). `p_value` only for a test:
@@ -89,52 +89,56 @@ def score(
     with fewer than `min_rows` effective ones `insufficient`. Cost: about 2 ms for 50 columns.
     """
     stick = reference if isinstance(reference, Yardstick) else yardstick(reference, spec)
-    now = counted_state(current, spec, stick.names, stick.groups.shape[1])
+    now = counted_state(current, stick.layout)
     with np.errstate(over="ignore", invalid="ignore"):  # values near the end of the floats: see `OVERFLOW`
         measured = _measure(stick, now, statistics, margin)
     status = _statuses(stick, now, min_rows)
-    rounding = _rounding(stick, now).tolist()
-    numeric, n, m = stick.numeric.tolist(), stick.counted.effective.tolist(), now.effective.tolist()
-    found = {statistic: _as_rows(measured[statistic]) for statistic in statistics}
-    scores = []
-    for row, name in enumerate(stick.names):
-        for statistic in statistics:
-            if statistic in ORDERED and not numeric[row]:
-                continue
-            in_range, value, plain, p_value, bound = found[statistic][row]
-            said = status[row]
-            if said == NO_DATA or not in_range:
-                value, plain, p_value, bound = None, None, None, None
-                said = said if said == NO_DATA else OVERFLOW
-            elif rounding[row]:
-                value, p_value = 0.0, None if p_value is None else 1.0
-            scores.append(Score(name, statistic, value, plain, n[row], m[row], said, p_value, bound))
-    return scores
+    odd = _rounding(stick, now) | (np.minimum(stick.counted.effective, now.effective) == 0)
+    known = stick.layout.names, stick.counted.effective.tolist(), now.effective.tolist(), status, odd
+    numbers = {statistic: _scores(statistic, measured[statistic], *known) for statistic in statistics}
+    others = [numbers[statistic] for statistic in statistics if statistic not in ORDERED]
+    every, k = [numbers[statistic] for statistic in statistics], len(stick.scale)
+    return [found[row] for row in stick.layout.order for found in (every if row < k else others)]
 
 
-_Row = tuple[bool, float | None, float | None, float | None, float | None]
-
-
-def _as_rows(measured: _Measured) -> list[_Row]:
-    """For each column whether value, plain value and bound are finite, and the four of `_Measured`."""
+def _scores(
+    statistic: str,
+    measured: _Measured,
+    names: Sequence[str],
+    n: list[float],
+    m: list[float],
+    status: list[str],
+    odd: npt.NDArray[np.bool_],
+) -> list[Score]:
+    """The scores of one statistic, of the columns that were measured: all, or the numbers, which come first.
+    `odd` (all,): without values, or near constants."""
     value, plain, p_value, bound = measured
+    rows = len(value)
     in_range = np.isfinite(value) & np.isfinite(plain)
     if bound is not None:
         in_range &= np.isfinite(bound)
-    none: list[float | None] = [None] * len(value)
-    tests, bounds = (none if part is None else part.tolist() for part in (p_value, bound))
-    return list(zip(in_range.tolist(), value.tolist(), plain.tolist(), tests, bounds, strict=True))
+    tests, bounds = ([None] * rows if part is None else part.tolist() for part in (p_value, bound))
+    told = names[:rows], [statistic] * rows, value.tolist(), plain.tolist(), n[:rows], m[:rows], status[:rows]
+    found = [*map(Score._make, zip(*told, tests, bounds, strict=True))]
+    for row in np.flatnonzero(~in_range | odd[:rows]).tolist():
+        one = found[row]
+        if one.status == NO_DATA or not in_range[row]:
+            said = NO_DATA if one.status == NO_DATA else OVERFLOW
+            found[row] = Score(one.feature, statistic, None, None, n[row], m[row], said)
+        else:  # constant on both sides, within rounding
+            found[row] = one._replace(value=0.0, p_value=None if one.p_value is None else 1.0)
+    return found
 
 
 _Measured = tuple[Floats, Floats, Floats | None, Floats | None]
-"""Corrected value, plain value, p-value, bound; each (rows,)."""
+"""Corrected value, plain value, p-value, bound; each (rows,), of `ORDERED` those of the numbers."""
 
 
 def _measure(
     stick: Yardstick, now: Counted, statistics: Sequence[str], margin: float
 ) -> dict[str, _Measured]:
     n, m = stick.counted.effective, now.effective
-    q, p = distances.shares(stick.coarse), distances.shares(stick.coarsened(now.cells))
+    q, p = stick.coarse, stick.coarsened(now.cells)
     noise = 1.0 / np.maximum(n, 1.0) + 1.0 / np.maximum(m, 1.0)
     used = ((p > 0) | (q > 0)).sum(axis=1)
     expected = np.maximum(used - 1, 0) * noise
@@ -166,23 +170,16 @@ def _measure(
 
 
 def _measure_ordered(stick: Yardstick, now: Counted, noise: Floats, found: dict[str, _Measured]) -> None:
-    n, m = stick.counted.effective, now.effective
-    q, p = distances.shares(stick.counted.cells), distances.shares(now.cells)
-    sides = [
-        Side(
-            shares,
-            counted.cells,
-            counted.sums,
-            (counted.low - stick.origin) * stick.scale,
-            (counted.high - stick.origin) * stick.scale,
-        )
-        for shares, counted in ((p, now), (q, stick.counted))
-    ]
-    ks, off = binned_kolmogorov(stick.edges, stick.atoms, *sides)
+    k = len(stick.scale)
+    n, m, noise = stick.counted.effective[:k], now.effective[:k], noise[:k]
+    part = part_of(distances.shares(now.bins))
+    steps = steps_of(stick.bins, part, stick.part)
+    sides = stick.side(now, part), stick.side(stick.counted, stick.part)
+    ks, off = binned_kolmogorov(stick.bins.upper, stick.atoms, *sides, steps)
     # The mean of Kolmogorov's law is 0.8687 / sqrt(N).
     found[KS] = beyond(ks, 0.8687 * np.sqrt(noise)), ks, kolmogorov_p(ks, n, m), off
     w1, chance, bound = binned_wasserstein(
-        stick.edges, stick.counted.cells, stick.counted.sums, now.cells, now.sums, noise
+        stick.bins.upper, now.bins, now.sums, stick.counted.bins, stick.counted.sums, noise, steps
     )
     bound += ROUNDING
     found[WASSERSTEIN] = beyond(w1, chance) / stick.scale, w1 / stick.scale, None, bound / stick.scale

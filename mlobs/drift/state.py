@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +26,14 @@ K = TypeVar("K", str, int)
 EXAMPLES = 16
 """Unseen categories that are kept by name: those of smallest hash, so that merges agree in any order."""
 
+_NOTHING: Final[Mapping[Any, int]] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ColumnCounts:
-    """Counts of one column over `rows` rows. `cells` are those of its `ColumnSpec`."""
+
+class ColumnCounts(NamedTuple):
+    """Counts of one column over `rows` rows. `cells` are those of its `ColumnSpec`.
+
+    A tuple, as a window makes one a column and they are made five times as fast as frozen dataclasses.
+    """
 
     rows: int
     cells: Ints
@@ -48,8 +53,8 @@ class ColumnCounts:
     low: float = float("inf")
     high: float = float("-inf")
     """Least and greatest finite value; low > high where there is none."""
-    unseen: Mapping[str, int] = field(default_factory=dict)
-    outside: Mapping[int, int] = field(default_factory=dict)
+    unseen: Mapping[str, int] = _NOTHING
+    outside: Mapping[int, int] = _NOTHING
     """Log-linear histogram (see `bits`) of the finite values beyond the limits."""
     deep: Deep | None = None
     """What needs no reference; only where the spec asks for it."""

@@ -22,7 +22,7 @@ def shares(counts: npt.ArrayLike, total: npt.ArrayLike | None = None) -> Floats:
     """`counts` of shape (..., k) over their sum; all 0 where there is nothing to share."""
     values = np.asarray(counts, dtype=np.float64)
     whole = values.sum(axis=-1, keepdims=True) if total is None else np.asarray(total, dtype=np.float64)
-    return np.asarray(np.divide(values, whole, out=np.zeros_like(values), where=whole > 0))
+    return np.asarray(values / np.where(whole > 0, whole, np.inf))
 
 
 def psi(p: Floats, q: Floats, n: npt.ArrayLike, m: npt.ArrayLike) -> Floats:

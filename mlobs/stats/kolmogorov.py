@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlobs.stats.distances import Floats
+from mlobs.stats.steps import Steps, bins_of, part_of, steps_of
 
 Places = npt.NDArray[np.intp]
 _LEAST = 1e-9
@@ -32,44 +33,54 @@ class Side(NamedTuple):
 
 
 def binned_kolmogorov(
-    edges: Floats, atoms: npt.NDArray[np.bool_], one: Side, other: Side
+    edges: Floats, atoms: npt.NDArray[np.bool_], one: Side, other: Side, steps: Steps | None = None
 ) -> tuple[Floats, Floats]:
     """(distance, error bound), each (rows,), in [0, 1], of `one` from the reference `other`.
 
     `edges` (rows, k): upper edge of each bin, the last ones repeated; `atoms` (rows, k): bins of one value.
+    `steps` are those of both sides, for who has them.
     """
-    p, q = one.shares, other.shares
-    apart = np.cumsum(p - q, axis=1)
-    left = np.concatenate([np.zeros((len(apart), 1)), apart[:, :-1]], axis=1)
+    if steps is None:
+        steps = steps_of(bins_of(edges), part_of(one.shares), part_of(other.shares))
+    p, q, apart, left = steps.one.shares, steps.other.shares, steps.apart, steps.left
     found = np.abs(apart).max(axis=1, initial=0.0)
-    above, below = np.minimum(left + p, apart + q), np.minimum(q - left, p - apart)
-    reach = np.where(atoms, 0.0, np.maximum(above, below))
+    reach = np.maximum(np.minimum(left + p, apart + q), np.minimum(q - left, p - apart))
+    np.copyto(reach, 0.0, where=atoms)
     bound = np.maximum(reach.max(axis=1, initial=0.0) - found, 0.0)
-    lower = np.concatenate([edges[:, :1], edges[:, :-1]], axis=1)
-    width = edges - lower
-    row, place = at = np.nonzero((reach > found[:, None]) & (p > 0) & (q > 0) & (width > 0))
-    if len(row):
-        unit = lower[at], width[at]
-        even = _even_part(p, q, row, place)
-        means = [(side.sums[at] / side.counts[at] - unit[0]) / unit[1] for side in (one, other)]
-        rest = p[at] - even
-        mean = np.divide(p[at] * means[0] - even * means[1], rest, out=means[0].copy(), where=rest > 0)
-        spans = _span(one, row, mean, *unit), _span(other, row, means[1], *unit)
-        peak = np.zeros(len(row))
-        for end in (*spans[0], *spans[1]):
-            risen = left[at] + rest * _risen(end, *spans[0]) + (even - q[at]) * _risen(end, *spans[1])
-            peak = np.maximum(peak, np.abs(risen))
-        np.maximum.at(found, row, peak)
+    at = np.flatnonzero(reach > found[:, None])
+    at = at[(p.take(at) > 0) & (q.take(at) > 0) & (steps.bins.width.take(at) > 0)]
+    if len(at):
+        np.maximum.at(found, at // p.shape[1], _peaks(steps, one, other, at))
     return found, bound
 
 
-def _even_part(p: Floats, q: Floats, row: Places, place: Places) -> Floats:
+def _peaks(steps: Steps, one: Side, other: Side, at: Places) -> Floats:
+    """The greatest |F - G| within the bins `at` (numbered through all rows), shape of `at`."""
+    row, place = np.divmod(at, steps.apart.shape[1])
+    unit = steps.bins.lower.take(at), steps.bins.width.take(at)
+    mass, others = steps.one.shares.take(at), steps.other.shares.take(at)
+    even = _even_part(steps, row, place)
+    means = [(side.sums.take(at) / side.counts.take(at) - unit[0]) / unit[1] for side in (one, other)]
+    rest = mass - even
+    mean = np.divide(mass * means[0] - even * means[1], rest, out=means[0].copy(), where=rest > 0)
+    spans = _span(one, row, mean, *unit), _span(other, row, means[1], *unit)
+    left, peak = steps.left.take(at), np.zeros(len(at))
+    for end in (*spans[0], *spans[1]):
+        risen = left + rest * _risen(end, *spans[0]) + (even - others) * _risen(end, *spans[1])
+        np.maximum(peak, np.abs(risen), out=peak)
+    return peak
+
+
+def _even_part(steps: Steps, row: Places, place: Places) -> Floats:
     """Mass of one sample that lies in a bin as the other does: as much of it as in both neighbouring bins."""
-    beside = [np.clip(place + step, 0, p.shape[1] - 1) for step in (-1, 1)]
-    ratios = [
-        np.divide(p[row, at], q[row, at], out=np.zeros(len(row)), where=q[row, at] > 0) for at in beside
-    ]
-    return np.asarray(np.minimum(np.minimum(*ratios) * q[row, place], p[row, place]))
+    p, q, size = steps.one.shares, steps.other.shares, steps.apart.shape[1]
+    ratios = []
+    for beside in (np.maximum(place - 1, 0), np.minimum(place + 1, size - 1)):
+        at = row * size + beside
+        below = q.take(at)
+        ratios.append(np.divide(p.take(at), below, out=np.zeros(len(at)), where=below > 0))
+    at = row * size + place
+    return np.asarray(np.minimum(np.minimum(*ratios) * q.take(at), p.take(at)))
 
 
 def _span(side: Side, row: Places, mean: Floats, lower: Floats, width: Floats) -> tuple[Floats, Floats]:

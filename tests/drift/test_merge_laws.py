@@ -128,6 +128,58 @@ def test_counts_and_sums_of_a_long_column_are_those_of_their_definition(law: str
     assert (sums == expected).all()
 
 
+@pytest.mark.parametrize("law", [*LAWS, "tenths"])
+@pytest.mark.parametrize("rows", [1, 16_384, 40_000])
+def test_counts_and_sums_that_share_a_float_are_those_of_their_definition(law: str, rows: int) -> None:
+    """Within eight training ranges or so a bin's rows and its sum are one float64: see `grid._together`."""
+    rng = np.random.default_rng(22)
+    draw = LAWS.get(law, lambda rng, n: rng.integers(-40, 9, n) / 10)
+    grid = grid_of(reference_edges(draw(rng, 50_000)))
+    low, high = float(grid.edges[0]), float(grid.edges[-1])
+    tried = np.clip(draw(rng, rows), low - (high - low), high + (high - low))
+    counts, sums = grid.count(tried, float(tried.min()), float(tried.max()))
+    bins = np.searchsorted(grid.edges, tried, side="right")
+    assert (counts == np.bincount(bins, minlength=grid.bins)).all()
+    units = np.rint((tried - grid.origin) * grid.scale * FINE).astype(np.int64)
+    expected = np.zeros(grid.bins, dtype=np.int64)
+    np.add.at(expected, bins, units)
+    assert (sums == expected).all()
+
+
+@pytest.mark.parametrize("ranges", [0.5, 6.0, 900.0])
+def test_a_bin_that_holds_every_row_counts_and_adds_up_exactly(ranges: float) -> None:
+    """The most that a float64 has to carry: 16,383 rows at the end of what fits, and what no longer does."""
+    rng = np.random.default_rng(25)
+    grid = grid_of(reference_edges(rng.random(50_000)))
+    tried = 1.0 + ranges * rng.random(16_383) ** 0.1
+    counts, sums = grid.count(tried, float(tried.min()), float(tried.max()))
+    assert counts[-1] == counts.sum() == len(tried)
+    assert (
+        sums[-1]
+        == sums.sum()
+        == int(np.rint((tried - grid.origin) * grid.scale * FINE).astype(np.int64).sum())
+    )
+
+
+def test_a_guessed_atom_is_confirmed_by_the_value() -> None:
+    """A column of tenths: the cells know their atoms. What lies beside one by a bit is not counted to it."""
+    rng = np.random.default_rng(23)
+    grid = grid_of(reference_edges(rng.integers(0, 100, 50_000) / 10))
+    assert grid.lookup.atoms is not None
+    exact = rng.integers(0, 100, 5000) / 10
+    tried = np.concatenate([exact, np.nextafter(exact, -np.inf), np.nextafter(exact, np.inf), exact + 0.03])
+    counts, _ = grid.count(tried, float(tried.min()), float(tried.max()))
+    expected = np.bincount(np.searchsorted(grid.edges, tried, side="right"), minlength=grid.bins)
+    assert (counts == expected).all()
+
+
+@pytest.mark.parametrize("rows", [1, 64, 65, 3000])
+def test_a_sparse_histogram_of_few_values_is_that_of_many(rows: int) -> None:
+    values = np.random.default_rng(24).normal(size=rows) * np.where(np.arange(rows) % 2, 1.0, 1e200)
+    keys, counts = np.unique(bits.keys_of(values), return_counts=True)
+    assert list(bits.sparse(values).items()) == list(zip(keys.tolist(), counts.tolist(), strict=True))
+
+
 @given(values=columns)
 def test_keys_of_the_histogram_keep_the_order_and_hold_their_values(values: np.ndarray) -> None:
     ordered = np.sort(values)
