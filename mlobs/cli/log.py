@@ -98,9 +98,13 @@ def tail(
         return
     last: list[dict[str, Any]] = []
     cursor: bytes | None = None
-    for chunk in _chunks(source, None, lake):
-        last = _newest(last + _rows(chunk, model), count)
-        cursor = chunk.cursor
+    read = 0
+    with _progress("reading {task.fields[done]:,} records") as progress:
+        task = progress.add_task("", total=None, done=0)
+        for chunk in _chunks(source, None, lake):
+            last = _newest(last + _rows(chunk, model), count)
+            cursor, read = chunk.cursor, read + chunk.stats.records
+            progress.update(task, done=read)
     _print(last)
     try:
         while True:

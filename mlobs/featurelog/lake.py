@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from mlobs.errors import Problem, UnavailableError
 from mlobs.featurelog.bloom import may_hold, xxh64
-from mlobs.featurelog.sequences import Ranges
+from mlobs.featurelog.sequences import Ranges, Seen
 from mlobs.featurelog.storage import Storage
 
 LAKE_VERSION: Final = 1
@@ -178,6 +178,20 @@ def partition(model: str | None, hour: int) -> str:
     at = datetime.fromtimestamp(hour * 3600, UTC)
     head = LABELS_FOLDER if model is None else f"lake/model={quote(model, safe='')}"
     return f"{head}/date={at:%Y-%m-%d}/hour={at:%H}"
+
+
+def standing(one: pa.Table, entry: Entry) -> pa.Table:
+    """The rows of a file of `entry` that were not erased: an erasure notes them there before it rewrites the
+    file, and may die in between.
+    """
+    if not entry.gone or not len(one):
+        return one
+    gone = {writer: Seen(ranges) for writer, ranges in entry.gone.items()}
+    keep = []
+    for event_id in one.column("event_id").to_pylist():
+        writer, _, number = event_id.rpartition("-")
+        keep.append(writer not in gone or int(number) not in gone[writer])
+    return one if all(keep) else one.filter(pa.array(keep))
 
 
 def _may_hold(handle: IO[bytes], metadata: Any, names: Mapping[str, Collection[str]]) -> list[str]:

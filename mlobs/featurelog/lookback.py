@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from mlobs.featurelog.aliases import NONE, Aliases, renamed
 from mlobs.featurelog.columns import RECORD_COLUMNS, Part, combine, table
 from mlobs.featurelog.frames import RECORDS
-from mlobs.featurelog.lake import LATE_COMMITS, Lake, LakeFile, stamp
+from mlobs.featurelog.lake import LATE_COMMITS, Entry, Lake, LakeFile, stamp, standing
 from mlobs.featurelog.segments import Counts, GoneError, built, model_of, read_from, segment_blocks, times_of
 from mlobs.featurelog.spool import Segment
 from mlobs.records import FeatureRecord
@@ -115,8 +115,8 @@ def _holding(
                 rows = places.lake.rows_with(file, wanted)
             except (OSError, pa.ArrowException):
                 continue  # expired, or broken: a poll counts it
-            if rows is not None:
-                yield _in_force(places, combine([rows], RECORD_COLUMNS, {}), file.model)
+            if rows is not None and entry is not None:
+                yield _in_force(places, combine([standing(rows, entry)], RECORD_COLUMNS, {}), file.model)
         if left < 0:
             return
 
@@ -174,7 +174,7 @@ def _newest_first(
             places.spans[segment.name] = span
         if parts:
             yield _in_force(places, built(parts, RECORD_COLUMNS, {}, Counts()), model)
-    for file in _files_newest_first(places.lake, lambda: max(start, floor())):
+    for entry, file in _files_newest_first(places.lake, lambda: max(start, floor())):
         if (
             file.model is None
             or model not in ("", file.model)
@@ -182,7 +182,7 @@ def _newest_first(
         ):
             continue
         try:
-            one = combine([places.lake.table(file)], RECORD_COLUMNS, {})
+            one = combine([standing(places.lake.table(file), entry)], RECORD_COLUMNS, {})
         except (FileNotFoundError, pa.ArrowException):
             continue  # expired, or broken: a poll counts it
         times = one.column("event_time")
@@ -190,7 +190,7 @@ def _newest_first(
         yield _in_force(places, inside, file.model)
 
 
-def _files_newest_first(lake: Lake, since: Callable[[], float]) -> Iterator[LakeFile]:
+def _files_newest_first(lake: Lake, since: Callable[[], float]) -> Iterator[tuple[Entry, LakeFile]]:
     """Files of the entry that was committed last first. One from before `since()`, by its name, is not
     even fetched: what it holds is older, were the clock that dated it hours behind.
     """
@@ -199,7 +199,8 @@ def _files_newest_first(lake: Lake, since: Callable[[], float]) -> Iterator[Lake
             return
         entry = lake.entry(name)
         if entry is not None:
-            yield from sorted(entry.files, key=lambda file: -file.end)
+            for file in sorted(entry.files, key=lambda file: -file.end):
+                yield entry, file
 
 
 def _in_force(places: Places, one: pa.Table, model: str) -> pa.Table:

@@ -25,7 +25,7 @@ from mlobs.featurelog.cursor import State, load_cursor
 from mlobs.featurelog.frames import LABELS, RECORDS
 from mlobs.featurelog.kafka import SCHEME, parse_address
 from mlobs.featurelog.kafkasource import KafkaSource
-from mlobs.featurelog.lake import LATE_COMMITS, Entry, Lake, LakeFile, commit_time, stamp
+from mlobs.featurelog.lake import LATE_COMMITS, Entry, Lake, LakeFile, commit_time, stamp, standing
 from mlobs.featurelog.lookback import LOOKS, Places, find, scan
 from mlobs.featurelog.segments import Counts, built, fresh, model_of, spool_blocks
 from mlobs.featurelog.spool import Segment, list_segments
@@ -212,7 +212,7 @@ class LogReader:
                 state.begun[entry.name] = place
                 return False
             try:
-                one = self.lake.table(file)
+                one = standing(self.lake.table(file), entry)
             except FileNotFoundError:
                 continue  # expired since the manifest was listed
             except pa.ArrowException:

@@ -154,6 +154,32 @@ def test_a_run_that_is_killed_before_any_write_is_finished_by_the_next(
     assert 5 < step < 99
 
 
+def test_between_the_note_in_the_manifest_and_the_new_file_nobody_reads_the_subject(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, range(10))
+    compact(tmp_path, DiskStorage(tmp_path), 1e6)
+    write = DiskStorage.write
+
+    def dying(self: DiskStorage, name: str, data: bytes) -> None:
+        if name.endswith(".parquet"):
+            raise _Dies
+        write(self, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiskStorage, "write", dying)
+        with pytest.raises(_Dies):
+            erase(tmp_path, DiskStorage(tmp_path), TARGET)
+    assert holds(tmp_path), "the file is still the old one"
+    reader, of_others, of_subject = LogReader(tmp_path), others(10), [f"p{n}" for n in range(0, 10, 5)]
+    chunk = reader.poll()
+    assert column(chunk.records["fraud"], "prediction_id") == of_others
+    assert (chunk.stats.duplicates, chunk.stats.gaps) == (0, 0)
+    assert column(reader.scan(0.0, 9e9), "prediction_id") == of_others
+    assert reader.find(prediction_ids=of_subject) == []
+    assert [each.prediction_id for each in reader.find(prediction_ids=[*of_subject, "p1"])] == ["p1"]
+
+
 def test_another_subjects_erasure_finishes_the_one_that_died(tmp_path: Path) -> None:
     fill(tmp_path, range(10))
     storage = DiskStorage(tmp_path)
