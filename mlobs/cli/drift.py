@@ -65,15 +65,20 @@ def check(
     Example: mlobs drift check --reference january.parquet --current march.parquet
     """
     from mlobs.cli.drift_checks import declared_reference
-    from mlobs.cli.drift_report import draw_evidently, evidently_can, write_html
-    from mlobs.cli.drift_view import comparison_json, print_comparison, print_json
+    from mlobs.cli.drift_report import draw_evidently, evidently_can, html_can, write_html
+    from mlobs.cli.drift_view import comparison_json, print_comparison, print_json, print_line
     from mlobs.drift.columns import lean_pool
     from mlobs.drift.compare import compare, made_exact, with_unknown
+    from mlobs.errors import UsageError
 
     lean_pool()
     for option, given in (("--exact", exact), ("--joint", joint)):
         if given:
             _needs_table(option, reference)
+    if exact and engine is not None:
+        raise UsageError.of("--exact", "one file on either side", "--engine", "leave one of the two out")
+    if html is not None:
+        html_can(html)
     if evidently is not None:
         evidently_can(reference, current, bool(alias or score))
     chosen = _names(columns)
@@ -108,7 +113,7 @@ def check(
     else:
         print_comparison(result)
     for note in notes:
-        typer.echo(f"warning: {note}", err=True)
+        print_line(f"warning: {note}", err=True)
     _warn(result)
     raise typer.Exit(result.exit_code)
 
@@ -317,10 +322,12 @@ def _progress(source: Source, quiet: bool) -> Any:
 
 
 def _warn(result: Comparison) -> None:
+    from mlobs.cli.drift_view import print_line
+
     for column in result.unjudged if any(c.judged for c in result.columns) else ():
-        typer.echo(f"warning: {column.name} was not judged: {column.detail}", err=True)
+        print_line(f"warning: {column.name} was not judged: {column.detail}", err=True)
     if result.extra:
-        typer.echo(f"warning: columns unknown to the reference: {', '.join(result.extra)[:300]}", err=True)
+        print_line(f"warning: columns unknown to the reference: {', '.join(result.extra)[:300]}", err=True)
     if not any(column.judged for column in result.columns):
         typer.echo("error: nothing could be judged: see the table", err=True)
 

@@ -30,6 +30,12 @@ def write_html(path: Path, result: Comparison, reference: Reference, current: St
     typer.echo(f"written: {path}", err=True)
 
 
+def html_can(path: Path) -> None:
+    """Before the long work: UnreadableError where there is no folder to write the page to."""
+    if not path.absolute().parent.is_dir():
+        raise UnreadableError.of(str(path), "a place to write to", "no such folder", "name another")
+
+
 def evidently_can(reference: str, current: str, renamed: bool) -> None:
     """Before the long work: UsageError for what evidently cannot read, MissingExtraError without it."""
     if renamed:
@@ -39,6 +45,8 @@ def evidently_can(reference: str, current: str, renamed: bool) -> None:
     for given in (reference, current):
         if "://" in given:
             raise UsageError.of("--evidently", "files on this machine", given, "copy it here, or use --html")
+        if Path(given).is_dir():
+            raise UsageError.of("--evidently", "a file", "a folder", "name one file, or use --html")
     if is_reference(Path(reference)):
         raise UsageError.of(
             "--evidently",

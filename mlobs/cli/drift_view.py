@@ -105,9 +105,9 @@ def differences_json(found: Sequence[Difference]) -> dict[str, Any]:
     return {"differences": [one.text for one in found], "changes": parts}
 
 
-def print_line(text: str) -> None:
+def print_line(text: str, err: bool = False) -> None:
     """A line with names of users in it."""
-    typer.echo(_plain(text))
+    typer.echo(_plain(text), err=err)
 
 
 def reference_json(reference: Reference) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlobs.drift import bits
+from mlobs.drift.beyond import beyond_limits
 from mlobs.drift.checks import CheckResult, new_categories
 from mlobs.drift.grid import Floats
 from mlobs.drift.moments import said, sort_of
@@ -37,7 +37,7 @@ _DECILES = np.arange(1, 10) / 10
 _NEAR = 0.75
 """A conversion is named when the deciles it predicts miss by less than this share of their own spread."""
 _SPREAD = 9
-"""Points that stand for the values of a key beyond the limits."""
+"""Points that stand for a group of values beyond the limits."""
 _BETTER = 4.0
 """... and by this factor less than without it."""
 
@@ -151,12 +151,11 @@ def observed_quantiles(state: State, column: ColumnSpec, ranks: Floats) -> Float
         return np.full(len(ranks), np.nan)
     grid = column.grid
     cells = weighted_cells(state, column.name, grid.bins)
-    outside: dict[int, int] = {}
+    outside = beyond_limits(column, state)
     low, high = np.inf, -np.inf
     for stratum in state.strata.values():
         counts = stratum.columns.get(column.name)
         if counts is not None:
-            outside = add(outside, counts.outside)
             low, high = min(low, counts.low), max(high, counts.high)
     if cells.sum() <= 0:
         return np.full(len(ranks), np.nan)
@@ -172,12 +171,10 @@ def observed_quantiles(state: State, column: ColumnSpec, ranks: Floats) -> Float
             weights.append(np.full(3, cells[place] / 3))
     if outside:
         inside = sum(part.sum() for part in weights)
-        total = sum(outside.values()) / max(cells.sum() - inside, 1e-9)
-        for key, count in sorted(outside.items()):
-            # No nearer than its key tells, a 128th: of moments a quarter of a year. Between the extremes.
-            start, end = np.clip(bits.lower_edge([key, key + 1]), low, high)
+        total = sum(rows for _, _, rows in outside) / max(cells.sum() - inside, 1e-9)
+        for start, end, rows in outside:
             centres.append(np.linspace(start, end, _SPREAD + 2)[1:-1])
-            weights.append(np.full(_SPREAD, count / total / _SPREAD))
+            weights.append(np.full(_SPREAD, rows / total / _SPREAD))
     points, mass = np.concatenate(centres), np.concatenate(weights)
     order = np.argsort(points)
     upto = np.cumsum(mass[order])

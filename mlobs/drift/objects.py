@@ -19,7 +19,7 @@ HEAD = 65536
 """Bytes that tell the kind of a table."""
 _AWS = re.compile(r"AWS Error (\w+) during.*?: (.*)", re.DOTALL)
 _NO_BODY = ("", "No response body")
-WITH_ENGINE = "`drift check` takes one with --engine local"
+WITH_ENGINE = "name one file (`drift check --current` takes folders and patterns with --engine local)"
 _REMEDIES = {
     "ACCESS_DENIED": "check credentials (AWS_ACCESS_KEY_ID, a profile, a role) and rights",
     "INVALID_ACCESS_KEY_ID": "check credentials (AWS_ACCESS_KEY_ID, a profile, a role)",
@@ -73,7 +73,7 @@ def _object(where: str) -> Place:
     if info.type == fs.FileType.Directory:
         raise _unreadable(where, "an object", "a folder", WITH_ENGINE)
     if info.type == fs.FileType.NotFound:
-        remedy = f"check the address; a pattern: {WITH_ENGINE}" if "*" in inner else "check the address"
+        remedy = WITH_ENGINE if "*" in inner else "check the address"
         raise _unreadable(where, "an object", "none of this name", remedy)
     return Place(
         where,
@@ -95,7 +95,7 @@ def head_of(place: Place) -> bytes:
             raise unreadable_object(place.where, problem) from None
         got = problem.strerror or type(problem).__name__
         pattern = any(letter in place.where for letter in "*?[")
-        remedy = f"check the path; a pattern: {WITH_ENGINE}" if pattern else "check the path"
+        remedy = WITH_ENGINE if pattern else "check the path"
         raise _unreadable(place.where, "a readable file", got, remedy) from None
 
 

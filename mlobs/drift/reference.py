@@ -162,6 +162,8 @@ def build_reference(
         segment: _day_shares(_days_of(states, segment, slicing), order, spec)
         for segment in sorted({segment for segment, _ in states})
     }
+    if slicing.time is not None and days[WHOLE].labels == (_UNTIMED,):
+        raise UsageError.of("--time", "times, or seconds", f"none in {slicing.time!r}", "name another column")
     if freshness:
         starts = [order[label] for label in days[WHOLE].labels]
         days[WHOLE] = replace(days[WHOLE], silences=silences.longest(starts))

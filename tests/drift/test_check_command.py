@@ -101,6 +101,18 @@ def test_awkward_columns_have_a_stated_result(
     assert columns["amount"]["verdict"] == "ok"
 
 
+def test_a_column_of_times_without_one_is_refused_and_not_one_day(folder: Path) -> None:
+    code, output = run("reference", "build", "a.parquet", "-o", "r.mlref", "--time", "country")
+    assert (code, "--time: expected times" in output) == (2, True), output
+
+
+def test_no_warning_paints_the_terminal(folder: Path) -> None:
+    table = day_table(1, ROWS, seed=1)
+    pq.write_table(table.append_column("\x1b[31mred", table["amount"]), "c.parquet")
+    code, output = check("c.parquet")
+    assert (code, "\x1b" in output, "unknown to the reference: ?[31mred" in output) == (0, False, True)
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_missing_column_is_drift_and_a_new_one_a_warning(folder: Path, kind: str) -> None:
     table = day_table(1, ROWS, seed=1).drop_columns("temp").append_column("new", pa.array(np.zeros(ROWS)))
@@ -196,6 +208,8 @@ def test_a_reference_of_a_newer_format_is_refused_and_told_so(folder: Path) -> N
     "words",
     [
         ("--columns", "amount,nonsense"),
+        ("--html", "nowhere/r.html"),
+        ("--exact", "--engine", "local"),
         ("--min-rows", "0"),
     ],
 )

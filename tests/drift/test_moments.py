@@ -10,7 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlobs.drift.beyond import beyond_limits
 from mlobs.drift.moments import axis_text, said
+from mlobs.drift.profile import profile
+from mlobs.drift.reference import build_reference
+from mlobs.drift.report.shapes import bars_of
+from mlobs.drift.state import merge
 from tests.drift.test_check_command import run
 
 MARCH = 1_772_323_200  # 2026-03-01 00:00:00 UTC
@@ -76,6 +81,25 @@ def test_a_check_says_when_and_not_how_many_seconds(files: None) -> None:
     assert "e+09" not in page
     assert 'text-anchor="start">2026-03-01</text>' in page
     assert "observed 5/50/95 %: 2026-05-0" in output
+
+
+def test_values_beyond_the_limits_are_drawn_where_they_lie(files: None) -> None:
+    """And not over the quarter of a year that their key of the histogram spans."""
+    states = {}
+    march = pq.read_table("march.parquet")
+    reference = build_reference(march, "march")
+    for name in ("march", "may"):
+        states[name] = profile(pq.read_table(f"{name}.parquet"), reference.spec)
+    bars = bars_of(reference.spec.columns["at"], states["march"], states["may"])
+    assert bars is not None
+    steps = np.linspace(bars.low, bars.high, len(bars.current) + 1)
+    in_may = (steps[1:] > MARCH + 61 * 86400) & (steps[:-1] < MARCH + 91 * 86400)
+    assert sum(np.array(bars.current)[in_may]) == pytest.approx(1.0)
+    assert bars.high <= MARCH + 91 * 86400
+    # Half within the limits: the other half begins where they end.
+    both = merge(states["march"], states["may"])
+    found = beyond_limits(reference.spec.columns["at"], both)
+    assert (found[0][0], sum(rows for _, _, rows in found)) == (MARCH + 499 * 5184, ROWS)
 
 
 def test_references_are_shown_and_compared_in_times_and_json_has_seconds(files: None) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from mlobs.drift import bits
+from mlobs.drift.beyond import beyond_limits
 from mlobs.drift.grid import Floats
 from mlobs.drift.spec import ColumnSpec
 from mlobs.drift.state import State, weighted_cells
@@ -62,8 +61,7 @@ def _intervals(column: ColumnSpec, state: State) -> tuple[Floats, Floats, Floats
     edges = column.grid.edges
     counts = weighted_cells(state, column.name, column.cells)
     lows, highs, rows = [edges[:-1]], [edges[1:]], []
-    for key, weight in _outside(column, state):
-        start, end = bits.lower_edge([key, key + 1])
+    for start, end, weight in beyond_limits(column, state):
         place = int(np.searchsorted(edges, start, side="right"))
         taken = min(weight, counts[place])  # what is known more finely leaves its bin
         if taken > 0:
@@ -75,13 +73,6 @@ def _intervals(column: ColumnSpec, state: State) -> tuple[Floats, Floats, Floats
     highs += [edges[:1], edges[-1:]]
     rows = [counts[1:-1], *rows, counts[:1], counts[-1:]]
     return np.concatenate(lows), np.concatenate(highs), np.concatenate(rows)
-
-
-def _outside(column: ColumnSpec, state: State) -> Iterator[tuple[int, float]]:
-    for weight, stratum in state.strata.items():
-        counts = stratum.columns.get(column.name)
-        if counts is not None:
-            yield from ((key, weight * count) for key, count in counts.outside.items())
 
 
 def _ends(lows: Floats, highs: Floats, rows: Floats) -> tuple[float, float]:
