@@ -30,15 +30,16 @@ BREACH = 'mlobs_drift_breach{{model="{}",feature="temp",segment="",severity="pag
 
 
 class Target:
-    """What is scraped: a breach of every model in trouble."""
+    """What is scraped: a breach of every model in trouble, and what else is said."""
 
     def __init__(self) -> None:
         self.models: list[str] = []
+        self.more = ""
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                body = "".join(BREACH.format(model) for model in outer.models).encode()
+                body = (outer.more + "".join(BREACH.format(model) for model in outer.models)).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
