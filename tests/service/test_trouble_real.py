@@ -9,20 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from mlobs.config import parse_settings
-from mlobs.drift.mlref import save_reference
-from mlobs.drift.reference import Slicing, build_reference
 from mlobs.featurelog.kafka import Address
 from mlobs.featurelog.ship import Shipper
 from mlobs.notify import amconfig
 from mlobs.service.listening import Fetcher
-from tests.drift.traffic import reference_table
 from tests.featurelog.test_faults import as_root, fill, mounted
 from tests.notify.stubs import Stub, receiver, serving
 from tests.notify.test_alertmanager import RESEND, quick, sending_to
 from tests.servers import eventually, free_port, http
 from tests.service.test_examples import logged
 from tests.service.test_serve_killed import Target
-from tests.service.test_trouble_table import COMMON, CONSOLE, EVALUATION, START, Stand, healthy
+from tests.service.test_trouble_table import (
+    COMMON,
+    CONSOLE,
+    EVALUATION,
+    START,
+    Stand,
+    check_it_is_told,
+    healthy,
+    kept_in,
+    with_a_reference,
+)
 from tests.service.test_two_serves import start
 
 
@@ -59,31 +66,11 @@ def test_a_disk_that_is_really_full_is_paged(tmp_path: Path):
     hook = receiver()
     small = tmp_path / "small"
     with serving(hook), mounted(["-t", "tmpfs", "-o", "size=4m", "tmpfs"], small):
-        yaml = (
-            COMMON
-            + f"""
-store: sqlite:///{small / "state.db"}
-targets: ["http://fraud/metrics"]
-slo: {{objectives: [{{name: up, model: fraud, sli: availability, objective: 99.9%}}]}}
-notify:
-  channels: {{hook: {{webhook: {{url: "{hook.url}", allow_http: true, allow_private: true}}}}}}
-"""
-        )
-        stand = Stand(tmp_path, yaml, healthy)
+        stand = Stand(tmp_path, kept_in(small, hook), healthy)
         stand.run(600)
         with (small / "ballast").open("wb") as handle:
             fill(handle.fileno())
-        refused = None  # free pages of the file may take some more ticks
-        while not hook.requests and stand.now < START + 7200:
-            stand.now += EVALUATION
-            answer = stand.service.tick(stand.now)
-            if refused is None and (answer["failed"] or "SLOStore" in answer["firing"]):
-                refused = stand.now
-            stand.service.desk._emergency.wait(10)
-        assert refused is not None
-        assert stand.now <= refused + 2 * EVALUATION
-        body = hook.requests[0].body.decode()
-        assert "mlobs cannot keep its state" in body or "mlobs cannot write its state" in body
+        check_it_is_told(stand, hook)
         (small / "ballast").unlink()
         stand.run(600)
         assert stand.service.tick(stand.now + EVALUATION)["failed"] == {}, "and it goes on when there is room"
@@ -147,12 +134,8 @@ def test_a_kafka_that_falls_silent_is_paged(tmp_path: Path, kafka: str):
 
     admin = AdminClient({"bootstrap.servers": kafka})
     admin.create_topics([NewTopic("calls", 1)])["calls"].result(10)
-    reference = build_reference(reference_table(), "ref", slicing=Slicing(day="day"))
-    save_reference(reference, tmp_path / "m.mlref")
-    objective = "{name: drift, model: fraud, sli: drift, objective: 95%, severity: page}"
-    yaml = COMMON.replace("./featurelog", f"kafka://{kafka}/calls").replace(
-        "[{name: fraud}]", "[{name: fraud, reference: m.mlref}]"
-    )
+    model, objective = with_a_reference(tmp_path)
+    yaml = COMMON.replace("./featurelog", f"kafka://{kafka}/calls").replace("[{name: fraud}]", model)
     stand = Stand(tmp_path, f"{yaml}slo: {{objectives: [{objective}]}}\n{CONSOLE}", healthy)
     arrived = 0
 

@@ -18,7 +18,7 @@ from mlobs.service.serve import SCHEMAS, wire
 from mlobs.settings import Settings
 from mlobs.store import Store, open_store
 from tests.drift.traffic import ScriptedLog, day_table, records, reference_table
-from tests.notify.stubs import Fault, Slack, receiver, serving
+from tests.notify.stubs import Fault, Slack, Stub, receiver, serving
 
 START = 1_700_006_400.0 // 3600 * 3600
 EVALUATION = 30.0
@@ -150,13 +150,18 @@ def a_silent_log(tmp_path: Path, model: str, objective: str) -> tuple[Stand, flo
     return stand, START + 3600
 
 
+def with_a_reference(folder: Path) -> tuple[str, str]:
+    """The model and its objective in a file whose folder this is."""
+    reference = build_reference(reference_table(), "ref", slicing=Slicing(day="day"))
+    save_reference(reference, folder / "m.mlref")
+    drift = "{name: drift, model: fraud, sli: drift, objective: 95%, severity: page}"
+    return "[{name: fraud, reference: m.mlref}]", drift
+
+
 def test_a_silent_feature_log_is_told_though_its_series_are_there(tmp_path: Path):
     """Kafka, or whatever the log is on, brings no calls: the windows come and cannot be judged."""
-    save_reference(
-        build_reference(reference_table(), "ref", slicing=Slicing(day="day")), tmp_path / "m.mlref"
-    )
-    drift = "{name: drift, model: fraud, sli: drift, objective: 95%, severity: page}"
-    stand, silent = a_silent_log(tmp_path, "[{name: fraud, reference: m.mlref}]", drift)
+    model, drift = with_a_reference(tmp_path)
+    stand, silent = a_silent_log(tmp_path, model, drift)
     assert not [one for one in stand.told() if one[2] == "absent"]
     assert stand.service.slo.statuses[0].total == 12
     stand.run(3600)
@@ -230,34 +235,43 @@ def _dead(*_: object, **__: object) -> list[object]:
     raise RuntimeError("dead")
 
 
-def test_a_full_disk_is_paged(tmp_path: Path):
-    hook = receiver()
-    with serving(hook):
-        yaml = (
-            COMMON
-            + f"""
-store: sqlite:///{tmp_path / "state.db"}
+def kept_in(folder: Path, hook: Stub) -> str:
+    """A file whose state is in `folder` and whose pages go to the hook."""
+    return (
+        COMMON
+        + f"""
+store: sqlite:///{folder / "state.db"}
 targets: ["http://fraud/metrics"]
 slo: {{objectives: [{{name: up, model: fraud, sli: availability, objective: 99.9%}}]}}
 notify:
   channels: {{hook: {{webhook: {{url: "{hook.url}", allow_http: true, allow_private: true}}}}}}
 """
-        )
-        stand = Stand(tmp_path, yaml, healthy)
+    )
+
+
+def check_it_is_told(stand: Stand, hook: Stub) -> None:
+    """That the state cannot be written, within two evaluations of the first that could not."""
+    refused = None  # free pages of the file may take some more ticks
+    while not hook.requests and stand.now < START + 7200:
+        stand.now += EVALUATION
+        answer = stand.service.tick(stand.now)
+        if refused is None and (answer["failed"] or "SLOStore" in answer["firing"]):
+            refused = stand.now
+        stand.service.desk._emergency.wait(10)
+    assert refused is not None
+    assert stand.now <= refused + 2 * EVALUATION
+    body = hook.requests[0].body.decode()  # through the outbox's last free pages, or past it
+    assert "mlobs cannot keep its state" in body or "mlobs cannot write its state" in body
+
+
+def test_a_full_disk_is_paged(tmp_path: Path):
+    hook = receiver()
+    with serving(hook):
+        stand = Stand(tmp_path, kept_in(tmp_path, hook), healthy)
         stand.run(3600)
         pages = sqlite3.connect(tmp_path / "state.db").execute("PRAGMA page_count").fetchone()[0]
         limit = f"PRAGMA max_page_count = {pages}"
         sqlalchemy_event.listen(stand.store.engine, "connect", lambda raw, _: raw.execute(limit).close())
         stand.store.engine.dispose()
-        refused = None  # free pages of the file may take some more ticks
-        while not hook.requests and stand.now < START + 7200:
-            stand.now += EVALUATION
-            answer = stand.service.tick(stand.now)
-            if refused is None and (answer["failed"] or "SLOStore" in answer["firing"]):
-                refused = stand.now
-            stand.service.desk._emergency.wait(10)
-        assert refused is not None
-        assert stand.now <= refused + 2 * EVALUATION
-        body = hook.requests[0].body.decode()  # through the outbox's last free pages, or past it
-        assert "mlobs cannot keep its state" in body or "mlobs cannot write its state" in body
+        check_it_is_told(stand, hook)
         stand.service.close()
