@@ -75,3 +75,6 @@ class ScriptedLog:
         if read >= len(self.chunks):
             return ScriptedChunk({}, str(read).encode())
         return ScriptedChunk(self.chunks[read], str(read + 1).encode(), read + 1 < len(self.chunks))
+
+    def close(self, cursor: bytes | None = None) -> None:
+        """It holds nothing."""
