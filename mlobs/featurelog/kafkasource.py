@@ -8,6 +8,7 @@ another is just storing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -77,7 +78,8 @@ class KafkaSource:
             return
         if self._process == os.getpid() and self._partitions():
             self._tell_group(state)
-            self._consumer.close()
+            with contextlib.suppress(self._kafka.KafkaException):  # nothing depends on it
+                self._consumer.close()
         else:  # the parent's; or no broker answers, and closing would wait 45 s for an open commit
             _OTHERS.append(self._consumer)
         self._consumer = None

@@ -79,8 +79,7 @@ def test_the_group_hears_of_what_was_stored_and_all_of_it_at_the_end(tmp_path: P
     offsets = load_cursor(cursor).offsets
     assert sum(offsets.values()) == 20
     assert told(kafka, 2) != offsets, "nobody has said yet that the cursor is stored"
-    reader.poll(cursor)
-    eventually(lambda: told(kafka, 2) == offsets, "the group is told", timeout=WAIT)
+    eventually(lambda: reader.poll(cursor) and told(kafka, 2) == offsets, "the group is told", timeout=WAIT)
     send(tmp_path, kafka, range(20, 25))
     cursor = reading(reader)(cursor, 5)
     assert told(kafka, 2) != load_cursor(cursor).offsets
