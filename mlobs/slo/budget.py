@@ -17,6 +17,9 @@ ABSENT = "absent"
 LOW_TRAFFIC = "low_traffic"
 YOUNG = "young"
 
+LEAST_SEEN = 30.0
+"""Seconds that the first counts stand for at least: seen once, they have no duration of their own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -45,9 +48,9 @@ class Budget:
 
 
 def budget(bad: float, total: float, objective: Decimal, period: float, coverage: float) -> Budget:
-    """The account of a period of `period` seconds, of which the share `coverage` in (0, 1] was observed."""
+    """The account of a period of `period` seconds, of which the share `coverage` in [0, 1] was observed."""
     share = float(error_budget(objective))
-    expected = total / min(1.0, max(coverage, 1e-9))
+    expected = total / min(1.0, max(coverage, LEAST_SEEN / period))
     allowed = share * expected
     consumed = bad / allowed if allowed > 0 else None
     return Budget(bad, total, allowed, consumed, share * period / 60.0)

@@ -282,4 +282,6 @@ def test_the_first_look_and_the_next_say_in_words_how_long_was_observed() -> Non
     for now in (START, START + 60):
         world.tick(now)
         said.append(world.status("up").reason.split(":")[0])
+        # 1,000 requests in half a minute, and in one, would be some tens of millions in a month.
+        assert 1_000_000 * 43 <= world.status("up").allowed / 0.001 <= 1_000_000 * 87
     assert said == ["seen for the first time just now", "observed for 1 min so far"]
