@@ -103,3 +103,10 @@ def ends(world: World, count: int, runs: int, seed: int, rules: Rules | None = N
 def share_of(what: str, canaries: list[Canary], rules: Rules | None = None) -> float:
     rules = rules or Rules()
     return sum(verdict(one, rules, one.last).verdict == what for one in canaries) / len(canaries)
+
+
+def share_found(canaries: list[Canary], rules: Rules | None = None) -> float:
+    """Of canaries in which any metric was found harmful, also one that only holds."""
+    rules = rules or Rules()
+    found = [verdict(one, rules, one.last).evidence for one in canaries]
+    return sum(any(metric.harmful for metric in evidence) for evidence in found) / len(canaries)
