@@ -268,13 +268,18 @@ def _open_reference(
 def _open(
     path: str, columns: list[str] | None, aliases: Mapping[str, str], score: str | None = None
 ) -> Source:
-    """The table, its columns under the names in force; the model's output and its namesake under theirs."""
+    """The table, its columns under the names in force; the model's output and its namesake under theirs. Of a
+    file of the feature log its features."""
     from mlobs.drift.aliased import aliased, names_of_score, with_old_names
     from mlobs.drift.readers import open_table
+    from mlobs.drift.rows import LOG_COLUMNS, is_log, unfolded
 
     own = names_of_score(score)
     wanted = None if columns is None else with_old_names(with_old_names(columns, own), aliases)
-    return aliased(aliased(open_table(path, wanted), aliases), own)
+    source = open_table(path, wanted)
+    if is_log(source.schema, columns or ()):
+        return aliased(unfolded(open_table(path, LOG_COLUMNS)), aliases)
+    return aliased(aliased(source, aliases), own)
 
 
 def _stem(path: str) -> str:

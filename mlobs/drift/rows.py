@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,11 @@ from mlobs.drift.reference import SCORE
 from mlobs.names import FEATURE_PREDICTION, OTHER
 from mlobs.slices import Slice, slice_at
 
+if TYPE_CHECKING:
+    from mlobs.drift.readers import Source
+
+LOG_COLUMNS: Final = ("event_time", "features", SCORE, "conflicts")
+"""What features are read from, and what a file of the log is known by."""
 _STEP = 900.0
 """No zone changes its clock but on a quarter of an hour."""
 
@@ -86,6 +92,26 @@ def feature_table(records: pa.Table) -> pa.Table:
     if not columns:
         return pa.table({"": pa.nulls(records.num_rows)}).select([])
     return pa.table(columns)
+
+
+def is_log(schema: pa.Schema, features: Collection[str]) -> bool:
+    """Of a file of the feature log, whose features are one struct, and of no table with such a column."""
+    names = schema.names
+    return (
+        {"event_time", "features"} <= {*names}
+        and "features" not in features
+        and pa.types.is_struct(schema.field("features").type)
+    )
+
+
+def unfolded(source: Source) -> Source:
+    """A file of the feature log as the table of its features; every row counts once, whatever its weight."""
+    return replace(
+        source,
+        schema=feature_table(source.schema.empty_table()).schema,
+        batches=lambda: map(feature_table, source.batches()),
+        columnwise=None,
+    )
 
 
 def _conflicts(records: pa.Table) -> Iterator[tuple[int, str, str]]:

@@ -106,6 +106,39 @@ def test_of_two_columns_the_one_that_moved_is_named(
     assert (code, "features.prediction" in output) == (0, False), output
 
 
+@pytest.mark.parametrize("engine", [(), ("--engine", "local")])
+def test_a_file_of_the_log_is_judged_by_its_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(table(1).rename_columns(["risk", "prediction", "y"]), "a.parquet")
+    run("reference", "build", "a.parquet", "-o", "a.mlref", "--score", "risk", "--alias", "x=y")
+    names = ["prediction", "y" if not engine else "x"]
+    for shift, code in ((0.0, 0), (3.0, 1)):
+        pq.write_table(log(table(2, shift).rename_columns(["risk", *names])), "log.parquet")
+        words = ("--reference", "a.mlref", "--current", "log.parquet", "--alias", "x=y", *engine)
+        found, output = run("check", *words, "--json")
+        assert found == code, output
+        columns = json.loads(output[: output.rindex("}") + 1])["columns"]
+        moved = [one["name"] for one in columns if one["verdict"] == "drifted"]
+        assert (moved, "unknown" in output) == (["features.prediction"] * code, False)
+
+
+def test_a_table_with_a_struct_called_features_is_no_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flat = log(table(1)).select(["features", "prediction"])
+    pq.write_table(flat, "a.parquet")
+    code, output = run("check", "--reference", "a.parquet", "--current", "a.parquet", "--json")
+    found = {one["name"]: one["verdict"] for one in json.loads(output[: output.rindex("}") + 1])["columns"]}
+    assert (code, found) == (0, {"features": "absent", "prediction": "ok"})
+    pq.write_table(log(table(1)), "b.parquet")
+    code, output = run("check", "--reference", "b.parquet", "--current", "b.parquet", "--json")
+    names = [one["name"] for one in json.loads(output)["columns"]]
+    assert (code, names) == (0, ["features.prediction", "x", "prediction"])
+
+
 def test_masking_knows_which_of_the_two_is_meant(tmp_path: Path) -> None:
     path = tmp_path / "mask.yaml"
     path.write_text("version: 1\nfields: {prediction: hash}\nprediction: clear\n")

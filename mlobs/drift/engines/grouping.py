@@ -14,8 +14,7 @@ from mlobs.drift.arrays import numbers, one_array, type_text
 from mlobs.drift.columns import as_table
 from mlobs.drift.engines.base import Key, Keying
 from mlobs.drift.numpys import numpy_of
-from mlobs.drift.reference import SCORE
-from mlobs.drift.rows import feature_table
+from mlobs.drift.rows import LOG_COLUMNS, feature_table, is_log
 from mlobs.errors import UnreadableError
 from mlobs.slices import Slice, slice_at
 
@@ -35,18 +34,8 @@ def columns_needed(
     own = names_of_score(keying.score)
     wanted = with_old_names([*keying.columns, *with_old_names(features, own)], aliases)
     if is_log(schema, features):  # a column of the log is no feature, whatever a feature is called
-        wanted = [*keying.columns, "features", SCORE, "conflicts"]
+        wanted = [*keying.columns, *LOG_COLUMNS]
     return [name for name in dict.fromkeys(wanted) if name in schema.names]
-
-
-def is_log(schema: pa.Schema, features: Collection[str]) -> bool:
-    """A file of the feature log, whose features are one struct."""
-    names = schema.names
-    return (
-        "features" in names
-        and "features" not in features
-        and pa.types.is_struct(schema.field("features").type)
-    )
 
 
 def grouped(
