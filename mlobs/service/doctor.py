@@ -29,6 +29,7 @@ from mlobs.settings import Settings
 from mlobs.slo.scrape import Scraper
 from mlobs.slo.validate import check
 from mlobs.store import open_store
+from mlobs.web.views import without_password
 
 FINE, WARNING, BROKEN = "ok", "warning", "broken"
 
@@ -68,7 +69,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         for target in scraper.urls():
             yield from _target(settings, target, fetch)
         for source, problem in scraper.problems.items():
-            yield Finding(f"target {source}", BROKEN, problem)
+            yield Finding(f"target {without_password(source)}", BROKEN, problem)
         scraper.close()
     finally:
         fetch.close()
@@ -105,7 +106,7 @@ def _mask(settings: Settings) -> Finding:
 
 
 def _target(settings: Settings, target: str, fetch: Fetcher) -> Iterator[Finding]:
-    check = f"target {target}"
+    check = f"target {without_password(target)}"
     try:
         text = fetch(target).decode("utf-8", "replace")
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]

@@ -82,8 +82,10 @@ class Fetcher:
             raise ConnectionError(f"{type(problem).__name__}: {problem}") from None
 
     def _get(self, here: httpx.URL) -> bytes:
+        login = httpx.BasicAuth(here.username, here.password) if here.userinfo else None
+        here = here.copy_with(userinfo=b"")  # httpx writes the whole address into its log
         for _ in range(1 + REDIRECTS):
-            with self._client.stream("GET", here) as answer:
+            with self._client.stream("GET", here, auth=login) as answer:
                 if answer.next_request is None:
                     return _body(answer)
                 there = answer.next_request.url

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import pytest
 from mlobs.errors import ConfigError, UnavailableError
 from mlobs.service.listening import Fetcher, Ticker, bind
 from mlobs.settings import Settings
+from tests.notify.stubs import Stub, serving
 
 
 @pytest.fixture
@@ -119,3 +122,13 @@ def test_the_ticker_ticks_at_once_pumps_between_and_ends_after_the_work_in_hand(
 
 def test_a_ticker_that_was_never_started_stops_all_the_same() -> None:
     Ticker(lambda _: None, lambda _: None, 1.0).stop()
+
+
+def test_a_login_in_a_targets_address_is_used_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    fetch = Fetcher()
+    with caplog.at_level("DEBUG"), serving(Stub(lambda asked: (200, dict(asked.headers)))) as stub:
+        answer = json.loads(fetch(stub.url.replace("//", "//me:s%40cret@") + "/metrics"))
+    fetch.close()
+    assert answer["authorization"] == "Basic " + base64.b64encode(b"me:s@cret").decode()
+    assert "/metrics" in caplog.text
+    assert "cret" not in caplog.text

@@ -36,6 +36,7 @@ SECRETS = {
     "beat": "PLANTED-heartbeat-path",
     "api": "PLANTED-api-bearer",
     "am": "PLANTED-alertmanager-bearer",
+    "login": "PLANTED-login-of-an-address",
 }
 MAIN = (
     "import http.client, logging, smtplib; logging.basicConfig(level=logging.DEBUG);"
@@ -59,6 +60,7 @@ YAML = """
 service: fraud-api
 listen: 127.0.0.1:0
 store: sqlite:///{folder}/state.db
+targets: ["{upstream}/metrics", "http://me:PLANTED-login-of-an-address@127.0.0.1:9/metrics"]
 slo:
   evaluator: prometheus
   prometheus: "{upstream}"
@@ -166,7 +168,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         config = tmp_path / "mlobs.yaml"
         text = YAML.format(
             folder=tmp_path,
-            upstream=upstream.url,
+            upstream=upstream.url.replace("//", f"//me:{SECRETS['login']}@"),
             slack=slack.stub.url,
             pager=pager.stub.url,
             smtp=mail.port,

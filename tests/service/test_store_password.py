@@ -20,7 +20,7 @@ YAML = """
 service: fraud-api
 listen: 127.0.0.1:0
 store: {store}
-targets: ["{target}"]
+targets: ["{target}", "http://me:PLANTED-database-password@127.0.0.1:9/metrics"]
 slo: {{scrape_interval: 1s, evaluation_interval: 1s}}
 notify:
   channels: {{hook: {{webhook: {{url: "{hook}", allow_http: true, allow_private: true}}}}}}
