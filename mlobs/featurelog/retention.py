@@ -10,7 +10,8 @@ expires. Nothing is removed, and a person looks and says `accept_clock`, where s
   seconds: a day, or a tenth of what is kept. A clock that jumps while the machine is down leaves such a hole,
   and so does a service that was down for so long. What jumps less removes at most that much too early.
 
-A clock that is set right again needs nobody.
+A clock that went ahead and is set right again needs nobody. One that was behind at a run looks, when it is
+right again, like one that jumped.
 """
 
 from __future__ import annotations
