@@ -40,10 +40,10 @@ class _Look:
 
 
 class Finder:
-    """How far the looks of one Slack channel have come, by incident. In memory: a new process begins anew."""
+    """How far the looks of one Slack channel have come, by message. In memory: a new process begins anew."""
 
     def __init__(self) -> None:
-        self._looks: dict[str, _Look] = {}
+        self._looks: dict[int, _Look] = {}
 
     def find(self, client: BoundedClient, channel: str, message: Message, kind: str) -> Mapping[str, Any]:
         """The incident's message in the channel as Slack gives it; empty when it is not there, or we may not
@@ -53,9 +53,9 @@ class Finder:
         """
         if len(self._looks) > MOST_LOOKS:
             self._looks.clear()
-        look = self._looks.setdefault(message.dedup_key, _Look("", message.at))
+        look = self._looks.setdefault(message.number, _Look("", message.at))
         if message.at - look.began > LONGEST_S:
-            del self._looks[message.dedup_key]
+            self._looks.pop(message.number, None)
             return {}
         found: Mapping[str, Any] = {}
         for page in self._pages(client, channel, message, look):
@@ -63,7 +63,7 @@ class Finder:
             found = next(mine, {})
             if found:
                 break
-        del self._looks[message.dedup_key]
+        self._looks.pop(message.number, None)
         return found
 
     def _pages(
