@@ -207,11 +207,13 @@ def _may_hold(handle: IO[bytes], metadata: Any, names: Mapping[str, Collection[s
 
 
 def _group_may_hold(handle: IO[bytes], column: Any, hashes: list[int]) -> bool:
-    if column.bloom_filter_offset is None or column.bloom_filter_length is None:
+    # A pyarrow that does not write filters does not tell of them either.
+    start, size = (getattr(column, f"bloom_filter_{what}", None) for what in ("offset", "length"))
+    if start is None or size is None:
         return True
-    handle.seek(column.bloom_filter_offset)
+    handle.seek(start)
     try:
-        return may_hold(handle.read(column.bloom_filter_length), hashes)
+        return may_hold(handle.read(size), hashes)
     except ValueError:
         return True
 

@@ -167,6 +167,10 @@ def test_files_without_filters_are_looked_into_by_their_ids(
     assert [each.trace_id for each in reader.find(prediction_ids=["p10-3"])] == ["t10-3"]
 
 
+def test_a_pyarrow_that_knows_no_filters_looks_into_the_ids() -> None:
+    assert lakes._group_may_hold(io.BytesIO(), object(), [1])
+
+
 def test_calls_are_found_in_a_bucket(tmp_path: Path, moto_s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
