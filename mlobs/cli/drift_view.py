@@ -31,6 +31,8 @@ from mlobs.drift.spec import NEGATIVE, ColumnSpec
 
 _STYLES = {"ok": "green", "drifted": "bold red", "insufficient": "yellow", "absent": "yellow"}
 _SEGMENTS = 20
+_WIDE = 80
+"""A narrower terminal needs its columns for the reasons."""
 
 
 def print_json(value: Any) -> None:
@@ -72,8 +74,9 @@ def print_comparison(result: Comparison) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("column", overflow="fold", min_width=12)
     table.add_column("verdict", no_wrap=True)
-    for name in ("PSI", "JS", "KS"):
-        table.add_column(name, justify="right", no_wrap=True)
+    statistics = ("psi", "js", "ks") if console.width >= _WIDE else ("psi",)  # the verdicts' own
+    for name in statistics:
+        table.add_column(name.upper(), justify="right", no_wrap=True)
     table.add_column("why", overflow="fold", min_width=12)
     order = {"drifted": 0, "absent": 1, "insufficient": 1, "ok": 2}
     for column in sorted(result.columns, key=lambda column: order[column.verdict]):
@@ -82,7 +85,7 @@ def print_comparison(result: Comparison) -> None:
         table.add_row(
             escape(_plain(column.name)),
             f"[{style}]{column.verdict}[/]",
-            *(_number(column.scores.get(statistic)) for statistic in ("psi", "js", "ks")),
+            *(_number(column.scores.get(statistic)) for statistic in statistics),
             escape(_plain(why)),
         )
     console.print(table)
