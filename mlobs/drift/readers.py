@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,8 +146,19 @@ def _parquet_object(place: Place) -> pq.ParquetFile:
     return pq.ParquetFile(place.file(), pre_buffer=True, page_checksum_verification=True)
 
 
+@contextmanager
+def _opened(where: str, texts: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+    """A file on disk, its columns `texts` as dictionaries. Handed over open: given a path, pyarrow loads what
+    tells file systems apart, 4 MiB."""
+    with (
+        pa.OSFile(where) as handle,
+        pq.ParquetFile(handle, read_dictionary=texts, page_checksum_verification=True) as file,
+    ):
+        yield file
+
+
 def _parquet(where: str, columns: Sequence[str] | None) -> Source:
-    with pq.ParquetFile(where) as file:
+    with _opened(where) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
     texts = [
         field.name
@@ -157,12 +169,12 @@ def _parquet(where: str, columns: Sequence[str] | None) -> Source:
     chosen = [name for name in columns if name in schema.names] if columns else None
 
     def batches() -> Iterator[pa.Table]:
-        with pq.ParquetFile(where, read_dictionary=texts, page_checksum_verification=True) as file:
+        with _opened(where, texts) as file:
             for group in range(file.metadata.num_row_groups):
                 yield read_group(file, group, where, chosen)
 
     def columnwise() -> Iterator[Columns]:
-        with pq.ParquetFile(where, read_dictionary=texts, page_checksum_verification=True) as file:
+        with _opened(where, texts) as file:
             found = file.schema_arrow
             asked = found if chosen is None else pa.schema([found.field(name) for name in chosen])
             for group in range(file.metadata.num_row_groups):

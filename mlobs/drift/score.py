@@ -86,7 +86,7 @@ def score(
     """Scores of every column of `spec` that has a distribution, statistics in the order given.
 
     Hand in a `Yardstick` where many windows are scored. Columns without values on one side are `no_data`,
-    with fewer than `min_rows` effective ones `insufficient`. Cost: about 2 ms for 50 columns.
+    with fewer than `min_rows` effective ones `insufficient`. Cost: about 1.5 ms for 50 columns.
     """
     stick = reference if isinstance(reference, Yardstick) else yardstick(reference, spec)
     now = counted_state(current, stick.layout)
