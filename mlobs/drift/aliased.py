@@ -97,13 +97,22 @@ def _renamed(schema: pa.Schema, aliases: Aliases) -> tuple[pa.Schema, tuple[tupl
 
 
 def _kind(kinds: Sequence[pa.DataType]) -> pa.DataType:
-    """Of one column out of several: numbers stay numbers, what does not fit together is text."""
+    """Of one column out of several: numbers stay numbers, times of one sort times, and nulls fit all; what
+    does not fit together is text."""
     if len(kinds) == 1:
         return kinds[0]
-    plain = {kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds}
+    values = (kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds)
+    plain = {kind for kind in values if not pa.types.is_null(kind)} or {pa.null()}
     if len(plain) == 1:
         return plain.pop()
-    numbers = all(kind_of(kind) == NUMBER and not pa.types.is_temporal(kind) for kind in plain)
+    times = sum(pa.types.is_temporal(kind) for kind in plain)
+    if times == len(plain):
+        try:  # the finer unit
+            schemas = [pa.schema([("", kind)]) for kind in plain]
+            return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+        except pa.ArrowException:  # a date beside a moment
+            return pa.string()
+    numbers = not times and all(kind_of(kind) == NUMBER for kind in plain)
     return pa.float64() if numbers else pa.string()
 
 

@@ -122,6 +122,25 @@ def test_where_a_row_has_both_the_name_in_force_counts() -> None:
     ]
 
 
+def test_times_and_nulls_under_two_names_stay_what_they_are() -> None:
+    """pandas writes a column without a value as nulls of no type; units of time differ between writers."""
+    seconds = pa.array([None, 5], pa.timestamp("s", "UTC"))
+    millis = pa.array([7000, 8000], pa.timestamp("ms", "UTC"))
+    for old, new, kind in (
+        (pa.array([1.5, 2.5]), pa.nulls(2), pa.float64()),
+        (pa.nulls(2), pa.array(["a", "b"]).dictionary_encode(), pa.string()),
+        (millis, pa.nulls(2), millis.type),
+        (millis, seconds, millis.type),
+        (pa.nulls(2), pa.nulls(2), pa.null()),
+        (millis, pa.array([None, 5.0]), pa.string()),
+        (millis, pa.array([None, 5], pa.date32()), pa.string()),
+    ):
+        found = as_table(under_names_in_force(pa.table({"old": old, "new": new}), {"old": "new"}))
+        assert found.schema.field("new").type == kind
+    found = as_table(under_names_in_force(pa.table({"old": millis, "new": seconds}), {"old": "new"}))
+    assert found["new"].cast(pa.int64()).to_pylist() == [7000, 5000]
+
+
 def test_a_reference_with_both_names_keeps_the_one_in_force() -> None:
     table = pa.table({"old": np.arange(100.0), "new": np.arange(100.0)})
     kept = renamed_columns(build_reference(table, "r"), {"old": "new"})

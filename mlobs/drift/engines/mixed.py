@@ -34,8 +34,11 @@ def types_of(outcomes: Sequence[Outcome], spec: Spec) -> tuple[dict[str, str], l
         families: dict[str, list[str]] = {}
         for kind in present:
             families.setdefault(_family(kind), []).append(kind)
-        families.pop("null", None)
-        usual = max(present, key=lambda kind: len(present[kind]))
+        if len(families) > 1:
+            families.pop("null", None)
+        usual = max(
+            (kind for found in families.values() for kind in found), key=lambda kind: len(present[kind])
+        )
         odd = [kind for found in families.values() if usual not in found for kind in found]
         told = [f"{kind} in {_named(present[kind])}" for kind in odd]
         types[name] = ", ".join([usual, *told])
