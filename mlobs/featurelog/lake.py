@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import IO, Any, Final
 from urllib.parse import quote
 
@@ -199,11 +200,17 @@ def _may_hold(handle: IO[bytes], metadata: Any, names: Mapping[str, Collection[s
     places = {place: metadata.schema.column(place).path for place in range(metadata.num_columns)}
     found = []
     for place, name in places.items():
-        hashes = [xxh64(each.encode()) for each in names.get(name, ())]
+        hashes = [_hash(each) for each in names.get(name, ())]
         groups = (metadata.row_group(group).column(place) for group in range(metadata.num_row_groups))
         if hashes and any(_group_may_hold(handle, column, hashes) for column in groups):
             found.append(name)
     return found
+
+
+@lru_cache(maxsize=256)
+def _hash(text: str) -> int:
+    """Once, and not for each file: an id out of an address may be as long as an address, 3 ms."""
+    return xxh64(text.encode())
 
 
 def _group_may_hold(handle: IO[bytes], column: Any, hashes: list[int]) -> bool:

@@ -112,6 +112,16 @@ def test_a_call_is_found_by_either_id_and_its_file_alone_is_read(folder: Path) -
         assert storage.parts[one] > max(size for name, size in storage.parts.items() if name != one)
 
 
+def test_an_id_is_hashed_once_and_not_for_each_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lakes._hash.cache_clear()
+    hashed: list[bytes] = []
+    monkeypatch.setattr(lakes, "xxh64", lambda data: [hashed.append(data), xxh64(data)][1])
+    reader, storage = counted(folder)
+    assert reader.find(trace_ids=["nonsense" * 999], prediction_ids=["nonsense" * 999]) == []
+    assert len(storage.parts) == HOURS
+    assert hashed == [b"nonsense" * 999]
+
+
 def test_a_limit_of_looks_holds_and_the_newest_are_looked_at_first(folder: Path) -> None:
     for looks in (0, 1, 2, 3, 6):
         reader, storage = counted(folder)
