@@ -157,7 +157,7 @@ class Runtime:
             )
         if self.log is not None:
             at = self.clock() if event_time is None else event_time
-            if not fits(isfinite, at):
+            if not fits(lambda given: isfinite(float(given)), at):
                 raise refuse_in_call(
                     "log_label(event_time=)", "seconds since the epoch", at, "for example time.time()"
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from prometheus_client import CollectorRegistry
 
 import mlobs
 from mlobs.errors import ConfigError, UsageError
+from mlobs.sdk.api import installed
+from mlobs.sdk.runtime import Runtime
 from mlobs.settings import Settings
-from mlobs.testing import capture
+from mlobs.testing import MemoryLog, capture
 
 
 class Evil:
@@ -207,3 +210,12 @@ def test_the_log_says_what_is_wrong_with_a_label(caplog: pytest.LogCaptureFixtur
     ):
         mlobs.log_label("p", 1, event_time="yesterday")  # type: ignore[arg-type]
     assert "log_label(event_time=): expected seconds since the epoch, got a value of type str" in caplog.text
+
+
+def test_a_label_whose_time_is_a_number_in_text_is_kept() -> None:
+    """As it comes out of a CSV file or a message."""
+    log = MemoryLog()
+    with installed(Runtime(Settings(service="test"), log=log)):
+        for at in ("1700000000.5", 1700000000.5, Decimal("1700000000.5")):
+            mlobs.log_label("p", 1, event_time=at)  # type: ignore[arg-type]
+    assert [label.event_time for label in log.labels] == [1700000000.5] * 3
