@@ -54,7 +54,7 @@ def _text(value: float, arrow: str) -> str | None:
     if not sort or not math.isfinite(value):
         return None
     if sort == SPAN:
-        return speak_duration(value)
+        return _span_text(value)
     try:
         moment = _EPOCH + timedelta(seconds=value if abs(value) > 1e-3 else 0.0)
     except OverflowError:
@@ -66,3 +66,10 @@ def _text(value: float, arrow: str) -> str | None:
         return moment.time().isoformat(exact)
     whole = moment.replace(tzinfo=None).isoformat(" ", exact)
     return f"{whole} UTC" if "tz=" in arrow else whole
+
+
+def _span_text(value: float) -> str:
+    """A duration; a short one with four digits, for microseconds differ."""
+    if value == 0 or abs(value) >= 60:
+        return speak_duration(value or 0.0)
+    return f"{value:.4g} s" if abs(value) >= 1 else f"{value * 1000:.4g} ms"
