@@ -168,6 +168,8 @@ class _Log:
         self._before = (-math.inf, -math.inf)
         self.sheet: Sheet | None = None
         """None until the first look: the trial begins then."""
+        self.uncounted = ""
+        """Why rows that came since the last look could not be counted; empty when they could."""
 
     def restore(self, plain: Mapping[str, Any] | None) -> None:
         """What was kept; of another version it begins anew."""
@@ -181,10 +183,22 @@ class _Log:
             self.sheet = Sheet(now)
         return self.sheet
 
+    @property
+    def problem(self) -> str:
+        return self.tail.problem or self.uncounted
+
     def take(self, tables: Mapping[str, pa.Table], now: float) -> None:
+        """Rows that cannot be counted are a `problem`: the counters are looked at all the same."""
         sheet, table = self.begin(now), tables.get(self._model)
         if table is None:
             return
+        try:
+            self._count(sheet, table, now)
+        except Exception as problem:  # noqa: BLE001 - logged and told beside the verdict
+            self.uncounted = f"its rows cannot be counted: {type(problem).__name__}"
+            _log.exception("the rows of model %s could not be counted", self._model)
+
+    def _count(self, sheet: Sheet, table: pa.Table, now: float) -> None:
         judged = None not in self._specs
         for side, version in enumerate(self._versions):
             spec = self._specs[side] if judged else None
@@ -231,8 +245,9 @@ class _Trial:
         if self._log is not None:
             self.watch.add_rows(self._log.blocks(self.watch.canary, now))
         found = self.watch.take(dict(self.scraper.fetch_all(self.scraper.urls())), now)
-        if self._log is not None and self._log.tail.problem:
-            self.watch.problems["feature log"] = self._log.tail.problem
+        if self._log is not None and self._log.problem:
+            self.watch.problems["feature log"] = self._log.problem
+            self._log.uncounted = ""
         if found.verdict != self._said:
             self._said = found.verdict
             _log.info("canary %s: %s: %s", self.settings.name, found.verdict, found.reason)

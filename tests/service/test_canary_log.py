@@ -20,6 +20,7 @@ from mlobs.drift.mlref import save_reference
 from mlobs.drift.reference import build_reference
 from mlobs.featurelog.reader import reader_of
 from mlobs.records import FeatureRecord
+from mlobs.service import canaries
 from mlobs.service.canaries import Canaries
 from mlobs.service.canary_log import LogSource
 from mlobs.service.serve import SCHEMAS
@@ -245,6 +246,23 @@ def test_a_log_that_cannot_be_read_is_named_and_held_for_and_nothing_of_it_is_lo
     world.begin()
     found = world.run(2)
     assert (found["verdict"], found["feature_log"]["rows"]["candidate"]) == ("promote", 45 * PER_BLOCK)
+
+
+def test_rows_that_cannot_be_counted_are_named_and_hide_no_counter(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.run(35)["verdict"] == "promote"
+
+    def broken(*_: Any) -> Any:
+        raise KeyError("secret.example")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(canaries, "rows_of", broken)
+        found = world.run(8)
+    assert (found["at"], found["blocks"], found["verdict"]) == (world.now, 43, "hold")
+    assert found["problems"] == {"feature log": "its rows cannot be counted: KeyError"}
+    found = world.run(2)
+    assert (found["verdict"], found["problems"]) == ("promote", {})
 
 
 @pytest.mark.parametrize(
