@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mlobs.errors import ConfigError, Problem
 
@@ -45,3 +46,9 @@ class Secret:
         return f"<secret {self.field}>"
 
     __repr__ = __str__
+
+
+def without_password(url: str) -> str:
+    """`url` without the user and password that it may hold."""
+    before, at, after = url.rpartition("@")
+    return f"{urlsplit(before).scheme}://{after}" if at else url

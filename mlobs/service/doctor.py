@@ -23,13 +23,13 @@ from mlobs.drift.unlike import unlike_columns
 from mlobs.errors import EXIT_FINDING, EXIT_FINE, MlobsError, install_line
 from mlobs.featurelog.maskschema import logged_as
 from mlobs.notify.routing import without_fallback
+from mlobs.secret import without_password
 from mlobs.service.listening import Fetcher
 from mlobs.service.serve import SCHEMAS
 from mlobs.settings import Settings
 from mlobs.slo.scrape import Scraper
 from mlobs.slo.validate import check
 from mlobs.store import open_store
-from mlobs.web.views import without_password
 
 FINE, WARNING, BROKEN = "ok", "warning", "broken"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from mlobs.secret import without_password
 from mlobs.slo.canary import OF_ROWS, Block, Canary, Gaps, Rules, Verdict, observe, observe_rows, verdict
 from mlobs.slo.canary_feed import Feed, Reading, advance, read
 
@@ -48,7 +49,7 @@ class Watch:
                 words = text.decode("utf-8") if isinstance(text, bytes) else text
                 readings[target] = read(words, self.model, versions)
             except Exception as problem:  # noqa: BLE001 - a replica that answers nonsense is a missing one
-                self.problems[target] = f"{type(problem).__name__}: {problem}"[:200]
+                self.problems[without_password(target)] = f"{type(problem).__name__}: {problem}"[:200]
         self._feed, block = advance(self._feed, readings, now)
         if block is not None:
             self.canary = observe(self.canary, block, self._rules)

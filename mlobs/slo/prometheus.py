@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from mlobs.errors import Problem, UnavailableError
+from mlobs.secret import without_password
 from mlobs.slo import promql
 from mlobs.slo.evaluate import Plan
 from mlobs.slo.replay import Floats, Past, slices_of
@@ -44,7 +45,7 @@ class Prometheus:
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise UnavailableError(
                 Problem(
-                    where,
+                    f"{without_password(self.url).rstrip('/')}/api/v1/{path}",
                     "an answer of Prometheus",
                     str(problem)[:200],
                     "check the address and the server's log",

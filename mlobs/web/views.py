@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 
@@ -14,6 +13,7 @@ from mlobs.durations import format_duration
 from mlobs.notify import read as notify_read
 from mlobs.objectives import parse_objective
 from mlobs.records import FeatureRecord, Ledger, Verdict
+from mlobs.secret import without_password
 from mlobs.settings import ObjectiveSettings, Settings
 from mlobs.slices import DAY
 from mlobs.slo import read as slo_read
@@ -141,12 +141,6 @@ class StoreViews:
 def zone_of(settings: Settings) -> str:
     """The zone in which times are told: that of the slices, which people configured to think in."""
     return settings.slo.zone if settings.slo.zone != "UTC" else settings.drift.zone
-
-
-def without_password(url: str) -> str:
-    """`url` without the user and password that it may hold."""
-    before, at, after = url.rpartition("@")
-    return f"{urlsplit(before).scheme}://{after}" if at else url
 
 
 def slice_name(length: float) -> str:

@@ -91,10 +91,12 @@ def test_an_arm_that_nobody_exposes_is_missing() -> None:
 def test_a_target_that_answers_nonsense_is_named_and_counts_nothing() -> None:
     watch = Watch(Feed("fraud", *VERSIONS), Rules())
     good = exposed({"v1": (1, 0), "v2": (1, 0)})
-    watch.take({"a": good, "b": good, "c": good}, 100.0)
-    found = watch.take({"a": "<html>", "b": ValueError("refused"), "c": good}, 110.0)
+    watch.take({"a": good, "http://me:PLANTED@b/metrics": good, "c": good}, 100.0)
+    found = watch.take(
+        {"a": "<html>", "http://me:PLANTED@b/metrics": ValueError("refused"), "c": good}, 110.0
+    )
     assert found.verdict == "hold"
-    assert set(watch.problems) == {"a", "b"}
+    assert set(watch.problems) == {"a", "http://b/metrics"}
 
 
 def watched(verdict_is: str) -> Watch:

@@ -7,6 +7,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -88,16 +89,19 @@ def test_the_status_of_a_prometheus_that_evaluates_is_read_back(prometheus, targ
 
 def test_a_prometheus_that_does_not_answer_leaves_no_objective_ok() -> None:
     config = settings(objective("up", "availability"))
+    server = replace(config.slo, prometheus="http://me:PLANTED@prometheus:9090")
 
     def refused(url: str) -> str:
         raise ConnectionError("connection refused")
 
     store = open_store("sqlite://", [SCHEMA])
-    engine = RemoteSlo(config, store, None, refused)
+    engine = RemoteSlo(replace(config, slo=server), store, None, refused)
     engine.tick(START)
     [status] = read.statuses(store)
     assert status.state == "absent"
+    assert "http://prometheus:9090/api/v1/query: " in status.reason
     assert "connection refused" in status.reason
+    assert "PLANTED" not in status.reason, "it stands on a page"
     store.close()
 
 

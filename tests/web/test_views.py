@@ -9,10 +9,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from mlobs.records import FeatureRecord
+from mlobs.secret import without_password
 from mlobs.settings import DriftSettings, Settings, SloSettings
 from mlobs.store import Store
 from mlobs.web.app import create_app
-from mlobs.web.views import StoreViews, slice_name, without_password, zone_of
+from mlobs.web.views import StoreViews, slice_name, zone_of
 from tests.drift.traffic import DAY
 from tests.web.bench import Bench
 from tests.web.figures import CALL
