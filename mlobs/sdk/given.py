@@ -39,11 +39,17 @@ def is_path(value: object) -> bool:
 
 
 def is_address(value: object) -> bool:
-    """`http(s)://host[:port]` or `grpc(s)://host[:port]`."""
-    if not isinstance(value, str):
+    """`http(s)://host[:port]` or `grpc(s)://host[:port]`, as it stands there: `urlsplit` mends capitals and
+    blanks, who sends does not."""
+    if not isinstance(value, str) or value.split() != [value] or value.partition("://")[0] not in _SCHEMES:
         return False
     parts = urlsplit(value)
-    return parts.scheme in _SCHEMES and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+
+
+def without_login(value: object) -> object:
+    """An address as it may be shown: one that is refused may have a login in it all the same."""
+    return f"...@{value.rpartition('@')[2]}" if isinstance(value, str) and "@" in value else value
 
 
 def refuse(where: str, expected: str, value: object, remedy: str) -> UsageError:

@@ -37,6 +37,7 @@ from mlobs.sdk.given import (
     label_given,
     refuse,
     refuse_unknown,
+    without_login,
 )
 from mlobs.sdk.meter import COUNTER, clean_label
 from mlobs.sdk.runtime import Runtime
@@ -223,7 +224,7 @@ def job(
     if textfile is not None and not fits(is_path, textfile):
         raise refuse("job(textfile=)", "a folder", textfile, "that of the node exporter's textfile collector")
     if otlp is not None and not fits(is_address, otlp):
-        raise refuse("job(otlp=)", ADDRESS, otlp, ADDRESS_EXAMPLE)
+        raise refuse("job(otlp=)", ADDRESS, without_login(otlp), ADDRESS_EXAMPLE)
     folder = None if textfile is None else os.fspath(textfile)
 
     def decorate(target: F) -> F:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlobs.errors import ConfigError, Problem, nearest, shown
-from mlobs.sdk.given import ADDRESS, ADDRESS_EXAMPLE, fits, is_address, is_path, is_text
+from mlobs.sdk.given import ADDRESS, ADDRESS_EXAMPLE, fits, is_address, is_path, is_text, without_login
 from mlobs.settings import MaskSettings, Settings
 
 # Keys of mlobs.yaml that need its reader; they are given to `init` in the same shape as in the file.
@@ -123,7 +123,8 @@ def make_settings(
     ]
     for name, (check, expected, remedy) in {**_CHECKS, **_PARTS}.items():
         if name in everything and not fits(check, everything[name]):
-            problems.append(Problem(f"init({name}=)", expected, shown(everything[name]), remedy))
+            got = without_login(everything[name]) if name == "otlp" else everything[name]
+            problems.append(Problem(f"init({name}=)", expected, shown(got), remedy))
     if config is not None and not isinstance(config, Settings) and not fits(is_path, config):
         problems.append(
             Problem(

@@ -65,6 +65,9 @@ INIT: tuple[tuple[str, object], ...] = (
     ("otlp", "collector:4318"),
     ("otlp", "http://"),
     ("otlp", "http://collector:port"),
+    ("otlp", "GRPC://collector:4317"),
+    ("otlp", " grpc://collector:4317"),
+    ("otlp", "http://collector:4318\n"),
     ("otlp", 4318),
     ("durability", ["disk"]),
     ("native", 1),
@@ -83,6 +86,16 @@ def test_init_names_the_keyword_that_is_wrong(keyword: str, value: object) -> No
     with pytest.raises(ConfigError):
         mlobs.init(**given)
     assert refused(lambda: mlobs.init(**given)) == [f"init({keyword}=)"]
+
+
+@pytest.mark.parametrize(
+    "address", ["http://me:PLANTED@collector:port", "http://me:PLANTED@collector:4318\n"]
+)
+def test_an_address_that_is_refused_shows_no_login(address: str) -> None:
+    for do in (lambda: mlobs.init(service="given", otlp=address), lambda: mlobs.job(otlp=address)):
+        with pytest.raises(UsageError, match="collector") as caught:
+            do()
+        assert "PLANTED" not in str(caught.value)
 
 
 def test_init_names_all_that_is_wrong_at_once() -> None:
