@@ -80,6 +80,8 @@ class Canaries(Collector):
             for tables in self._tail.read(self._stop.is_set):
                 for trial in self._trials.values():
                     trial.take(tables, now)
+            if self._stop.is_set():  # perhaps amid a backlog: who goes on reads it again, from what was kept
+                return
         for trial in self._trials.values():
             trial.look(now)
         self._keep()

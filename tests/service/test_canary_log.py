@@ -248,6 +248,26 @@ def test_a_log_that_cannot_be_read_is_named_and_held_for_and_nothing_of_it_is_lo
     assert (found["verdict"], found["feature_log"]["rows"]["candidate"]) == ("promote", 45 * PER_BLOCK)
 
 
+def test_a_server_that_ends_amid_a_backlog_closes_no_block_of_it(world: World, tmp_path: Path) -> None:
+    whole = reader_of(parse_settings(SETTINGS, tmp_path))
+    assert whole is not None
+
+    class Ended:
+        def poll(self, cursor: bytes | None = None, limit: int = 0) -> Any:
+            chunk = whole.poll(cursor, limit=PER_BLOCK // 2)
+            if chunk.records:
+                world.canaries._stop.set()
+            return chunk
+
+    world.begin(log=Ended())
+    world.run(1)
+    assert world.canaries._stop.is_set()
+    world.canaries.stop()
+    world.begin()
+    found = world.run(2)["feature_log"]
+    assert found == {"rows": dict.fromkeys(("candidate", "baseline"), 3 * PER_BLOCK), "late": 0, "pairs": 0}
+
+
 def test_rows_that_cannot_be_counted_are_named_and_hide_no_counter(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
