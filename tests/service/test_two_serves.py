@@ -60,17 +60,20 @@ def wait_for(check: Callable[[], bool], seconds: float) -> bool:
 
 def heeds(process: BaseProcess, number: signal.Signals) -> bool:
     """Has it a handler for the signal? The kernel knows (proc(5), SigCgt)."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:  # it is no more
+        return False
     return bool(int(status.split("SigCgt:")[1].split()[0], 16) >> (number - 1) & 1)
 
 
 def start(config: Path, target: Callable[[Path], None] = serve) -> BaseProcess:
-    """A `serve` from whose first line on SIGTERM is an orderly end."""
+    """A `serve` from whose first line on SIGTERM is an orderly end, or that is over already."""
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(["mlobs.service.serve", "tests.service.test_two_serves"])
     process = forks.Process(target=target, args=(config,), daemon=True)
     process.start()
-    assert wait_for(lambda: heeds(process, signal.SIGTERM), 60)
+    assert wait_for(lambda: heeds(process, signal.SIGTERM) or not process.is_alive(), 60)
     return process
 
 
