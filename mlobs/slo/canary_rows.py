@@ -175,7 +175,7 @@ class Sheet:
         if len(self.waiting) <= MOST_WAITING // 2:
             return
         newest = max(self.newest)
-        before = (newest if math.isfinite(newest) else now) - APART
+        before = (min(newest, now) if math.isfinite(newest) else now) - APART  # a writer's clock may be ahead
         self.waiting = {key: one for key, one in self.waiting.items() if one[1] >= before}
         while len(self.waiting) > MOST_WAITING:
             self.followed /= 2

@@ -161,6 +161,15 @@ def test_of_too_many_ids_that_wait_a_share_is_followed_on_both_sides() -> None:
     assert block.pairs == pytest.approx(len(ids) / 4, rel=0.05)
 
 
+def test_one_writer_whose_clock_is_ahead_does_not_end_the_wait_of_the_others() -> None:
+    sheet = Sheet(0.0)
+    ids = [f"r{number}" for number in range(MOST_WAITING)]
+    sheet.take(CANDIDATE, rows(["early"], at=T + 59), T, 10.0)
+    for side in (BASELINE, CANDIDATE):
+        sheet.take(side, rows(ids, at=T - 2, decision="deny"), T, 10.0)
+    assert sheet.pairs >= len(ids) / 4
+
+
 def test_a_sheet_is_the_same_after_it_was_written_and_read_in_the_middle_of_a_block() -> None:
     sheets = [Sheet(0.0), Sheet(0.0)]
     rng = np.random.default_rng(4)
