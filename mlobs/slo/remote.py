@@ -46,6 +46,8 @@ class RemoteSlo:
         self._pointed: float | None = None
         self._grown = {each.name for each in self._plans if not each.grown}
         """Objectives that are known to be young no more; a restart asks anew."""
+        self._ageless = ""
+        """Why it could not be asked how old they are."""
         self.statuses: tuple[SloStatus, ...] = ()
         self.problem = ""
         """Why the last look at Prometheus failed; empty when it did not."""
@@ -86,7 +88,11 @@ class RemoteSlo:
                     into.setdefault("ALERTS", []).append((labels["alertname"], labels.get(names.SEVERITY)))
                 else:
                     into[_key(labels["__name__"], labels)] = float(row["value"][1])
-        self._ask_ages(found, mine)
+        try:
+            self._ask_ages(found, mine)
+            self._ageless = ""
+        except MlobsError as error:  # it looks back far, and decides `young` alone: the rest stands
+            self._ageless = str(error)
         return found
 
     def _ask_ages(self, found: dict[str, dict[str, Any]], mine: str) -> None:
@@ -130,7 +136,8 @@ class RemoteSlo:
         )
         if state == budgets.YOUNG and not self.problem:
             age = found.get("age")  # to five minutes: of less than that nothing is known yet
-            reason = f"{'observed for a few minutes so far' if age is None else observed_for(age)}: {reason}"
+            since = "observed for a few minutes so far" if age is None else observed_for(age)
+            reason = f"{f'no age known ({self._ageless})' if self._ageless else since}: {reason}"
         return SloStatus(
             name=objective.name, model=objective.model, kind=objective.sli.kind,
             objective=show_objective(objective.objective), state=state, reason=reason,

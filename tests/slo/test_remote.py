@@ -125,6 +125,8 @@ class Recorded:
         self.engine = RemoteSlo(settings(objective("up", "availability")), self.store, None, self.answer)
 
     def answer(self, url: str) -> str:
+        if "min_over_time" in url and self.age == -1:
+            return json.dumps({"status": "error", "error": "query timed out"})
         series = [
             ("mlobs:slo_events:sum", 300.0, {"events": "bad", "sloth_window": "30d"}),
             ("mlobs:slo_events:sum", 100_000.0, {"events": "total", "sloth_window": "30d"}),
@@ -158,6 +160,19 @@ def test_an_objective_is_young_until_its_longest_window_that_pages_was_recorded(
             assert status.reason.startswith("observed for 1 h so far: 300 of 100,000 requests bad")
     assert states == ["young", "young", "young", "ok", "ok"]  # once grown nobody asks any more
     assert recorded.asked == 4
+    recorded.store.close()
+
+
+def test_an_age_that_cannot_be_asked_makes_young_and_never_absent() -> None:
+    recorded = Recorded(age=-1)
+    status = recorded.tick()
+    assert (status.state, status.remaining) == ("young", pytest.approx(0.9))
+    assert "no age known" in status.reason
+    assert "query timed out" in status.reason
+    recorded.age = 6 * 3600.0
+    assert recorded.tick().state == "ok"
+    recorded.age = -1
+    assert recorded.tick().state == "ok", "once grown it is not asked"
     recorded.store.close()
 
 
